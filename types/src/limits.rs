@@ -1,0 +1,108 @@
+//! Every bound of the system in one place, tied together by const assertions.
+//! Sizes in bytes, times in milliseconds unless the name says otherwise.
+
+pub const KIB: u64 = 1024;
+pub const MIB: u64 = 1024 * KIB;
+pub const GIB: u64 = 1024 * MIB;
+
+// Names.
+pub const MIN_BUCKET_NAME_BYTES: usize = 3;
+pub const MAX_BUCKET_NAME_BYTES: usize = 63;
+pub const MAX_KEY_BYTES: usize = 1024;
+pub const MAX_NODE_ID_BYTES: usize = 63;
+pub const MAX_DOMAIN_BYTES: usize = 255;
+pub const MAX_ADDRESS_BYTES: usize = 255;
+pub const MAX_PRINCIPAL_NAME_BYTES: usize = 63;
+pub const MAX_USER_METADATA_BYTES: usize = 8 * 1024;
+pub const MAX_CONTENT_TYPE_BYTES: usize = 255;
+
+// Chunks (sealing.md).
+pub const FRAME_BYTES: usize = 64 * 1024;
+pub const MAX_CHUNK_BYTES: u64 = 64 * MIB;
+pub const TAG_BYTES: usize = 16;
+pub const CHUNK_TRAILER_BYTES: usize = 64;
+pub const MAX_SEALED_BYTES: u64 =
+    MAX_CHUNK_BYTES + (MAX_CHUNK_BYTES / FRAME_BYTES as u64) * TAG_BYTES as u64 + CHUNK_TRAILER_BYTES as u64;
+/// Content up to this size travels and lives inline, in the metadata service.
+pub const MAX_INLINE_BYTES: usize = 16 * 1024;
+
+// Versions.
+pub const MAX_PAGE_CHUNKS: usize = 1024;
+pub const MAX_VERSION_BYTES: u64 = 64 * 1024 * GIB;
+pub const MAX_PAGES_PER_VERSION: u32 = 4096;
+
+// One round of planning: chunks a client may plan, or read, in one call.
+pub const MAX_PLAN_CHUNKS: usize = 64;
+pub const MAX_RECEIPTS_PER_CHUNK: usize = 16;
+pub const MAX_LOCATIONS_PER_CHUNK: usize = 16;
+
+// Raft entries.
+pub const MAX_ENTRY_BYTES: usize = 512 * 1024;
+pub const MAX_COMMAND_BYTES: usize = 256 * 1024;
+pub const MAX_COMMANDS_PER_ENTRY: usize = 4096;
+pub const MAX_ENTRIES_IN_FLIGHT: usize = 4;
+/// Commands that may wait for the log writer; one more is answered `overloaded`.
+pub const MAX_WAITING_COMMANDS: usize = 8192;
+/// Positions' worth of request results kept for at-most-once.
+pub const REQUEST_WINDOW: u64 = 1 << 20;
+
+// Lists.
+pub const MAX_LIST_ENTRIES: u32 = 1000;
+pub const MAX_LIST_ROWS_EXAMINED: u32 = 10_000;
+pub const MAX_CURSOR_BYTES: usize = 2 * MAX_KEY_BYTES + 64;
+
+// Background work proposed in one command.
+pub const MAX_CHUNKS_PER_BACKGROUND_COMMAND: usize = 256;
+
+// gRPC.
+pub const MAX_GRPC_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+pub const DATA_MESSAGE_BYTES: usize = 256 * 1024;
+pub const MAX_STREAMS_PER_CONNECTION: u32 = 64;
+pub const MAX_HTTP_BODY_BYTES: usize = 4 * 1024 * 1024;
+
+// Times (ms), the defaults of settings.
+pub const RAFT_HEARTBEAT_MS: u64 = 200;
+pub const ELECTION_MIN_MS: u64 = 1_000;
+pub const ELECTION_MAX_MS: u64 = 2_000;
+pub const NODE_HEARTBEAT_MS: u64 = 1_000;
+pub const NODE_SUSPECT_MS: u64 = 5_000;
+pub const NODE_DOWN_MS: u64 = 15_000;
+pub const REPAIR_DELAY_MS: u64 = 30_000;
+pub const TICK_MS: u64 = 1_000;
+/// One tick never advances cluster time by more than this.
+pub const MAX_TICK_MS: u64 = 5_000;
+pub const GRANT_LIFETIME_MS: u64 = 60_000;
+/// Trash keeps an unreferenced chunk at least two grant lifetimes.
+pub const TRASH_PERIOD_MS: u64 = 2 * GRANT_LIFETIME_MS;
+pub const EPOCH_FLOOR_LAG_MS: u64 = 24 * 3600 * 1000;
+pub const UPLOAD_EXPIRY_MS: u64 = 24 * 3600 * 1000;
+pub const DEFAULT_KEEP_MS: u64 = 24 * 3600 * 1000;
+/// Longest a call without a deadline of its own may take.
+pub const DEFAULT_DEADLINE_MS: u64 = 10_000;
+
+// Chunk lengths by offset inside a version.
+pub const CHUNK_BYTES_FIRST: u64 = 4 * MIB;
+pub const CHUNK_BYTES_SECOND: u64 = 16 * MIB;
+pub const CHUNK_BYTES_THIRD: u64 = 64 * MIB;
+
+/// The chunk length a writer uses at `offset` of a file: 4 MiB for the first GiB, 16 MiB up to
+/// 64 GiB, then 64 MiB, so that the count of chunks grows more slowly than the file.
+pub const fn chunk_bytes_at(offset: u64) -> u64 {
+    if offset < GIB {
+        CHUNK_BYTES_FIRST
+    } else if offset < 64 * GIB {
+        CHUNK_BYTES_SECOND
+    } else {
+        CHUNK_BYTES_THIRD
+    }
+}
+
+const _: () = assert!(CHUNK_BYTES_THIRD <= MAX_CHUNK_BYTES);
+const _: () = assert!(MAX_COMMAND_BYTES * 2 <= MAX_ENTRY_BYTES);
+const _: () = assert!(MAX_ENTRY_BYTES * 4 <= MAX_GRPC_MESSAGE_BYTES);
+const _: () = assert!(MAX_COMMANDS_PER_ENTRY <= 1 << 16);
+const _: () = assert!(TRASH_PERIOD_MS >= 2 * GRANT_LIFETIME_MS);
+const _: () = assert!(NODE_SUSPECT_MS < NODE_DOWN_MS);
+const _: () = assert!(RAFT_HEARTBEAT_MS * 3 < ELECTION_MIN_MS);
+// A page's clear list, secrets and locations fit one command.
+const _: () = assert!(MAX_PAGE_CHUNKS * (32 + 4 + 32) + 64 * 1024 <= MAX_COMMAND_BYTES);
