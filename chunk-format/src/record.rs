@@ -1,0 +1,1 @@
+//! Segment records: the layout on a chunk server's disk.
