@@ -60,6 +60,25 @@ pub const DATA_MESSAGE_BYTES: usize = 256 * 1024;
 pub const MAX_STREAMS_PER_CONNECTION: u32 = 64;
 pub const MAX_HTTP_BODY_BYTES: usize = 4 * 1024 * 1024;
 
+// Connections (transport). Windows are sized so that one stream fills a fast link; frames so that
+// few of them carry a data message.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 4 * MIB as u32;
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * MIB as u32;
+pub const HTTP2_MAX_FRAME_BYTES: u32 = 256 * KIB as u32;
+pub const MAX_HEADER_LIST_BYTES: u32 = 32 * KIB as u32;
+pub const MAX_CONNECTIONS: usize = 4096;
+/// Of [`MAX_CONNECTIONS`], these are kept for servers of the cluster.
+pub const CONNECTIONS_FOR_SERVERS: usize = 256;
+pub const MAX_POOLED_CHANNELS: usize = 1024;
+pub const HANDSHAKE_DEADLINE_MS: u64 = 5_000;
+pub const HEADER_READ_DEADLINE_MS: u64 = 10_000;
+pub const FIRST_REQUEST_DEADLINE_MS: u64 = 60_000;
+pub const CONNECT_DEADLINE_MS: u64 = 5_000;
+pub const CONNECT_ATTEMPT_DEADLINE_MS: u64 = 2_000;
+pub const KEEPALIVE_INTERVAL_MS: u64 = 5_000;
+pub const KEEPALIVE_TIMEOUT_MS: u64 = 5_000;
+pub const DRAIN_DEADLINE_MS: u64 = 10_000;
+
 // Times (ms), the defaults of settings.
 pub const RAFT_HEARTBEAT_MS: u64 = 200;
 pub const ELECTION_MIN_MS: u64 = 1_000;
@@ -79,6 +98,37 @@ pub const UPLOAD_EXPIRY_MS: u64 = 24 * 3600 * 1000;
 pub const DEFAULT_KEEP_MS: u64 = 24 * 3600 * 1000;
 /// Longest a call without a deadline of its own may take.
 pub const DEFAULT_DEADLINE_MS: u64 = 10_000;
+
+// Chunk servers.
+/// Bytes of chunks that may be on their way through one chunk server's memory in puts and copies.
+pub const MAX_INGEST_BYTES_IN_FLIGHT: u64 = 256 * MIB;
+/// What one put or copy may hold of them: two batches and the forward queue.
+pub const MAX_INGEST_BYTES_PER_STREAM: u64 = 8 * MIB;
+/// Received slices are hashed and written in batches of this size.
+pub const INGEST_BATCH_BYTES: usize = MIB as usize;
+/// Messages of a put that may wait for the next node.
+pub const FORWARD_QUEUE_MESSAGES: usize = 16;
+/// Nodes that one put may name behind the node called.
+pub const MAX_FORWARD_NODES: usize = MAX_RECEIPTS_PER_CHUNK - 1;
+/// A stream on which nothing moves for this long is ended.
+pub const STREAM_IDLE_MS: u64 = 10_000;
+/// How long one node may hold up the node before it, for each node from there to the end of the list.
+pub const FORWARD_STALL_MS: u64 = 4_000;
+/// A whole stream may take this long, and another second for each MIN_STREAM_BYTES_PER_SEC.
+pub const STREAM_BASE_MS: u64 = 30_000;
+pub const MIN_STREAM_BYTES_PER_SEC: u64 = MIB;
+/// Reads that one chunk server serves at once.
+pub const MAX_GET_STREAMS: usize = 256;
+/// Store calls that one chunk server runs at once; more wait.
+pub const MAX_BLOCKING_CALLS: usize = 64;
+/// PUT grants whose use a chunk server counts at once.
+pub const MAX_COUNTED_GRANTS: usize = 65_536;
+pub const MAX_FAULTS_PER_HEARTBEAT: usize = 256;
+pub const MAX_FAULTS_WAITING: usize = 16_384;
+pub const MAX_INVENTORY_ENTRIES: u32 = 4_096;
+pub const HEARTBEAT_DEADLINE_MS: u64 = 3_000;
+/// How long a server that was told to stop lets running calls finish.
+pub const DRAIN_MS: u64 = 10_000;
 
 // Chunk lengths by offset inside a version.
 pub const CHUNK_BYTES_FIRST: u64 = 4 * MIB;
@@ -101,8 +151,15 @@ const _: () = assert!(CHUNK_BYTES_THIRD <= MAX_CHUNK_BYTES);
 const _: () = assert!(MAX_COMMAND_BYTES * 2 <= MAX_ENTRY_BYTES);
 const _: () = assert!(MAX_ENTRY_BYTES * 4 <= MAX_GRPC_MESSAGE_BYTES);
 const _: () = assert!(MAX_COMMANDS_PER_ENTRY <= 1 << 16);
+const _: () = assert!(
+    2 * INGEST_BATCH_BYTES as u64 + (FORWARD_QUEUE_MESSAGES * DATA_MESSAGE_BYTES) as u64
+        <= MAX_INGEST_BYTES_PER_STREAM
+);
+const _: () = assert!(MAX_INVENTORY_ENTRIES as usize * 128 <= MAX_GRPC_MESSAGE_BYTES);
 const _: () = assert!(TRASH_PERIOD_MS >= 2 * GRANT_LIFETIME_MS);
 const _: () = assert!(NODE_SUSPECT_MS < NODE_DOWN_MS);
 const _: () = assert!(RAFT_HEARTBEAT_MS * 3 < ELECTION_MIN_MS);
 // A page's clear list, secrets and locations fit one command.
 const _: () = assert!(MAX_PAGE_CHUNKS * (32 + 4 + 32) + 64 * 1024 <= MAX_COMMAND_BYTES);
+const _: () = assert!(CONNECTIONS_FOR_SERVERS < MAX_CONNECTIONS);
+const _: () = assert!(CONNECT_ATTEMPT_DEADLINE_MS <= CONNECT_DEADLINE_MS);
