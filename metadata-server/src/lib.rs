@@ -1,1 +1,4 @@
+//! One metadata server.
 
+pub mod kv;
+pub mod raft;
