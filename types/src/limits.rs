@@ -127,8 +127,6 @@ pub const MAX_FAULTS_PER_HEARTBEAT: usize = 256;
 pub const MAX_FAULTS_WAITING: usize = 16_384;
 pub const MAX_INVENTORY_ENTRIES: u32 = 4_096;
 pub const HEARTBEAT_DEADLINE_MS: u64 = 3_000;
-/// How long a server that was told to stop lets running calls finish.
-pub const DRAIN_MS: u64 = 10_000;
 
 // Chunk lengths by offset inside a version.
 pub const CHUNK_BYTES_FIRST: u64 = 4 * MIB;
