@@ -1,0 +1,52 @@
+//! The handle: configuration, connections, and what is known about nodes' health.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::dial::Dials;
+use crate::rpc::Rpc;
+use crate::{Config, Result};
+
+/// A handle to one cluster. Cheap to clone; all clones share connections.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub config: Config,
+    pub rpc: Rpc,
+    pub dials: Dials,
+}
+
+impl Client {
+    /// Prepares a client. No server is asked yet: connections are made by the first call, and again
+    /// whenever one breaks, so a client made before the cluster is up works once it is.
+    ///
+    /// # Errors
+    /// `invalid_argument` when the configuration cannot be used.
+    pub async fn connect(config: Config) -> Result<Self> {
+        let rpc = Rpc::new(&config)?;
+        let dials = Dials::new(&config)?;
+        Ok(Self { inner: Arc::new(Inner { config, rpc, dials }) })
+    }
+
+    /// A client by a `dfsctl.toml`.
+    pub async fn from_config_file(path: impl AsRef<Path>) -> Result<Self> {
+        Self::connect(Config::from_file(path)?).await
+    }
+
+    /// The configuration in use.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    pub(crate) fn operation(&self) -> Duration {
+        self.inner.config.operation_deadline
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        self.inner.config.transfer_patience
+    }
+}
