@@ -1,1 +1,20 @@
+//! The replicated state machine and the planners: pure and synchronous, no clock, no disk, no network.
+//!
+//! - [`kv`]: the key-value door and write sets
+//! - [`rows`]: what is persisted, one kind per file
+//! - [`apply`]: log entries to write sets; [`ops`] has one file per command, [`rules`] what they share
+//! - [`query`]: read-only answers over any view of the state
+//! - [`rights`]: which operation needs which right
+//! - [`placement`], [`repair`]: planners, pure functions of state to bounded lists
+//! - [`invariants`]: what must hold after every entry, as a checker
 
+pub mod apply;
+pub mod kv;
+mod ops;
+pub mod query;
+pub mod rights;
+pub mod rows;
+mod rules;
+
+pub use apply::{Applied, ApplyError, apply_entry, validate};
+pub use kv::{KvError, KvRead, MemoryKv, Overlay, Space, WriteSet};

@@ -1,0 +1,1 @@
+//! Read-only answers over any view of the state.
