@@ -106,7 +106,7 @@ pub trait ChunkStore: Send + Sync {
     /// will be stored with `epoch`. Space is reserved now: errs with `NoSpace` before a byte is sent.
     fn begin(
         &self,
-        key: ChunkKey,
+        key: &ChunkKey,
         sealed_len: u64,
         epoch: Position,
     ) -> Result<Box<dyn ChunkWriter>, StoreError>;
