@@ -1,1 +1,28 @@
+//! What every server needs once, so that no server writes it twice: settings, logs, metrics, health,
+//! request ids, shutdown, background workers, problem documents, credentials, hardening.
+//!
+//! Knows nothing of what a server does, and of no other crate of the project but `dfs-types`.
 
+pub mod blocking;
+pub mod config;
+pub mod credentials;
+pub mod hardening;
+pub mod health;
+pub mod http_metrics;
+pub mod json;
+pub mod logging;
+pub mod metrics;
+pub mod problem;
+pub mod request_id;
+pub mod secret_file;
+pub mod shutdown;
+pub mod worker;
+
+pub use blocking::BlockingPool;
+pub use config::ConfigError;
+pub use credentials::{ApiKey, bearer};
+pub use health::Health;
+pub use logging::{LogFormat, LogSettings};
+pub use problem::Problem;
+pub use shutdown::Shutdown;
+pub use worker::{Next, Work, WorkerStatus, Workers};

@@ -1,0 +1,201 @@
+//! Logs: one JSON object a line (or plain text on request) to standard error or a file. The fields of
+//! the spans around an event are on its line, so the `request_id` of a request is on all of its
+//! lines, in every process it goes through.
+//!
+//! Nothing here filters secrets: key types have no Debug and no Display, so that they cannot get in.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
+
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Json,
+    /// For people at a terminal.
+    Plain,
+}
+
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    pub format: LogFormat,
+    /// A level (`info`) or directives (`info,openraft=warn`).
+    pub level: String,
+    /// Appended to, created with mode 0600; standard error if `None`.
+    pub file: Option<PathBuf>,
+    /// On every line as `server`, such as `chunk-server/n1`.
+    pub server: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("log level {level:?}: {reason}")]
+    Level { level: String, reason: String },
+    #[error("log file {}: {source}", file.display())]
+    File { file: PathBuf, source: io::Error },
+    #[error("logging was set up twice")]
+    Twice,
+}
+
+/// Sets up logging for the process; once. Panics are logged too, as ERROR.
+pub fn init(settings: &LogSettings) -> Result<(), LogError> {
+    let filter = EnvFilter::try_new(&settings.level)
+        .map_err(|e| LogError::Level { level: settings.level.clone(), reason: e.to_string() })?;
+    let writer = match &settings.file {
+        None => BoxMakeWriter::new(io::stderr),
+        Some(path) => {
+            let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+            BoxMakeWriter::new(Mutex::new(
+                opened.map_err(|source| LogError::File { file: path.clone(), source })?,
+            ))
+        }
+    };
+    let builder = fmt().with_env_filter(filter).with_writer(writer);
+    let twice = |_| LogError::Twice;
+    match settings.format {
+        LogFormat::Json => builder
+            .fmt_fields(JsonFields::new())
+            .event_format(JsonLine { server: settings.server.clone() })
+            .finish()
+            .try_init()
+            .map_err(twice)?,
+        LogFormat::Plain => builder.with_ansi(false).finish().try_init().map_err(twice)?,
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(String::new, ToString::to_string);
+        tracing::error!(place, "panic: {}", panic.payload_as_str().unwrap_or("not a text"));
+    }));
+    Ok(())
+}
+
+/// Formats an event as one flat JSON object: timestamp, level, server, target, message, then the
+/// fields of the spans from the outermost in, then its own. A later field of a name wins.
+struct JsonLine {
+    server: String,
+}
+
+impl<S> FormatEvent<S, JsonFields> for JsonLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, JsonFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let mut line = Map::new();
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        line.insert("timestamp".into(), time.into());
+        line.insert("level".into(), event.metadata().level().as_str().into());
+        line.insert("server".into(), self.server.clone().into());
+        line.insert("target".into(), event.metadata().target().into());
+        for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+            let extensions = span.extensions();
+            let fields = extensions.get::<FormattedFields<JsonFields>>();
+            if let Some(Ok(Value::Object(fields))) = fields.map(|f| serde_json::from_str(&f.fields)) {
+                line.extend(fields);
+            }
+        }
+        event.record(&mut IntoMap(&mut line));
+        writeln!(writer, "{}", Value::Object(line))
+    }
+}
+
+struct IntoMap<'a>(&'a mut Map<String, Value>);
+
+impl IntoMap<'_> {
+    fn put(&mut self, field: &Field, value: impl Into<Value>) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+}
+
+impl Visit for IntoMap<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.put(field, format!("{value:?}"));
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value);
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value);
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value);
+    }
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value);
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_carries_the_fields_of_all_its_spans() {
+        let lines = Lines::default();
+        let sink = lines.clone();
+        let subscriber = fmt()
+            .fmt_fields(JsonFields::new())
+            .event_format(JsonLine { server: "chunk-server/n1".into() })
+            .with_writer(move || sink.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let outer = tracing::info_span!("request", request_id = "r-1", path = "/x\n\"y").entered();
+            let inner = tracing::info_span!("store", chunk = 7).entered();
+            tracing::info!(bytes = 12, full = false, "stored");
+            drop((inner, outer));
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let line: Value = serde_json::from_str(&text).unwrap();
+        for (name, want) in [
+            ("level", Value::from("INFO")),
+            ("server", "chunk-server/n1".into()),
+            ("message", "stored".into()),
+            ("request_id", "r-1".into()),
+            ("path", "/x\n\"y".into()),
+            ("chunk", 7.into()),
+            ("bytes", 12.into()),
+            ("full", false.into()),
+        ] {
+            assert_eq!(line[name], want, "{name} in {text}");
+        }
+        assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+    }
+}

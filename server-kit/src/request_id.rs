@@ -1,0 +1,127 @@
+//! The id of a request, in the header `x-request-id` of every call and its answer, in the `request_id`
+//! field of every log line, and passed on to the servers called on its behalf.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use dfs_types::{OsEntropy, RequestId, SystemClock};
+use http::{HeaderMap, HeaderValue};
+use tracing::Instrument;
+
+pub const HEADER: &str = "x-request-id";
+const MAX_BYTES: usize = 128;
+
+tokio::task_local! {
+    static CURRENT: RequestIdText;
+}
+
+/// Request extension, and what [`current`] returns: 1-128 of `A-Z a-z 0-9 . _ -`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RequestIdText(Arc<str>);
+
+impl RequestIdText {
+    /// A new one: a UUIDv7.
+    pub fn generate() -> Self {
+        Self(RequestId::generate(&SystemClock::new(), &OsEntropy).to_string().into())
+    }
+
+    /// The caller's, if it is fit for a log line and a header.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (1..=MAX_BYTES).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        fits.then(|| Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn header(&self) -> HeaderValue {
+        HeaderValue::from_str(&self.0).expect("a request id is made of header characters")
+    }
+}
+
+impl fmt::Display for RequestIdText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The id of the request this task works for, if any. A task spawned from a handler has none
+/// unless it runs inside [`scope`].
+pub fn current() -> Option<RequestIdText> {
+    CURRENT.try_with(Clone::clone).ok()
+}
+
+/// Runs `work` as part of the request `id`: in its span, and with [`current`] giving the id.
+pub async fn scope<T>(id: RequestIdText, work: impl Future<Output = T>) -> T {
+    let span = tracing::info_span!("request", request_id = id.as_str());
+    CURRENT.scope(id, work.instrument(span)).await
+}
+
+/// Puts the current request's id, if there is one, into the headers of a call to another server.
+/// For `tonic`: `propagate(request.metadata_mut().as_mut())`.
+pub fn propagate(headers: &mut HeaderMap) {
+    if let Some(id) = current() {
+        headers.insert(HEADER, id.header());
+    }
+}
+
+/// Middleware (`axum::middleware::from_fn`), to be the outermost layer: takes the caller's id or makes
+/// one (a caller's that is not fit is replaced), and gives it back in the answer.
+pub async fn middleware(mut request: Request, next: Next) -> Response {
+    let given = request.headers().get(HEADER).and_then(|value| value.to_str().ok());
+    let id = given.and_then(RequestIdText::parse).unwrap_or_else(RequestIdText::generate);
+    request.headers_mut().insert(HEADER, id.header());
+    request.extensions_mut().insert(id.clone());
+    let mut response = scope(id.clone(), next.run(request)).await;
+    response.headers_mut().insert(HEADER, id.header());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::get;
+    use tower::ServiceExt;
+
+    async fn check(given: Option<&str>) -> (String, String) {
+        let router = Router::new()
+            .route("/", get(|| async { current().map_or(String::new(), |id| id.to_string()) }))
+            .layer(axum::middleware::from_fn(middleware));
+        let mut request = Request::builder().uri("/");
+        if let Some(id) = given {
+            request = request.header(HEADER, id);
+        }
+        let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let echoed = response.headers()[HEADER].to_str().unwrap().to_owned();
+        let body = axum::body::to_bytes(response.into_body(), 1024).await.unwrap();
+        (echoed, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_fit_id_is_kept_and_another_replaced() {
+        assert_eq!(check(Some("abc-1")).await, ("abc-1".to_owned(), "abc-1".to_owned()));
+        for bad in [None, Some(""), Some("a b"), Some("a\"b"), Some(&*"x".repeat(129))] {
+            let (echoed, seen) = check(bad).await;
+            assert_eq!(echoed, seen);
+            assert_eq!(echoed.len(), 36, "{bad:?} gave {echoed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_id_goes_on_to_the_next_server() {
+        let mut headers = HeaderMap::new();
+        propagate(&mut headers);
+        assert!(headers.is_empty());
+        let id = RequestIdText::parse("r-9").unwrap();
+        scope(id, async { propagate(&mut headers) }).await;
+        assert_eq!(headers[HEADER], "r-9");
+    }
+}

@@ -1,0 +1,97 @@
+//! Reading a file that holds a key: refused if anybody but its owner could have read or changed it.
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use dfs_types::{DfsError, ErrorCode};
+use zeroize::Zeroizing;
+
+/// Key files are short; anything longer is another kind of file.
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// The content of a secret file: a regular file (a symlink to one is fine, as Kubernetes makes them),
+/// of ours or root's, with no right for group or others, not empty, at most 64 KiB.
+pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, DfsError> {
+    let io = |error: std::io::Error| {
+        DfsError::new(ErrorCode::Io, format!("secret file {}: {error}", path.display()))
+    };
+    let refuse = |reason: String| {
+        DfsError::new(ErrorCode::FailedPrecondition, format!("secret file {}: {reason}", path.display()))
+    };
+    // NONBLOCK: opening a FIFO that was put in the file's place must not hang the start.
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
+        .open(path)
+        .map_err(io)?;
+    // The open file is looked at, not the path, which might point elsewhere by now.
+    let metadata = file.metadata().map_err(io)?;
+    if !metadata.is_file() {
+        return Err(refuse("is not a regular file".into()));
+    }
+    let owner = metadata.uid();
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        return Err(refuse(format!("belongs to user {owner}, not to the one running this")));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err(refuse(format!(
+            "others may use it (mode {:04o}); run: chmod 600 {}",
+            metadata.mode() & 0o7777,
+            path.display()
+        )));
+    }
+    if metadata.len() > MAX_BYTES {
+        return Err(refuse(format!("is {} bytes long, more than a key", metadata.len())));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES as usize));
+    file.by_ref().take(MAX_BYTES).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(refuse("is empty".into()));
+    }
+    Ok(bytes)
+}
+
+/// [`read`] as text without the white space around it.
+pub fn read_text(path: &Path) -> Result<Zeroizing<String>, DfsError> {
+    let bytes = read(path)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| {
+        DfsError::new(ErrorCode::FailedPrecondition, format!("secret file {}: is not text", path.display()))
+    })?;
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn check(mode: u32, content: &[u8]) -> Result<String, DfsError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        read_text(file.path()).map(|text| text.to_string())
+    }
+
+    #[test]
+    fn only_the_owner_may_read_a_key() {
+        assert_eq!(check(0o600, b" key \n").unwrap(), "key");
+        for mode in [0o640, 0o604, 0o620, 0o602, 0o610, 0o666] {
+            assert_eq!(check(mode, b"key").unwrap_err().code, ErrorCode::FailedPrecondition, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_key_file_is_refused() {
+        assert!(check(0o600, b"").is_err());
+        assert!(check(0o600, b" \n").is_err());
+        assert!(check(0o600, &vec![b'x'; MAX_BYTES as usize + 1]).is_err());
+        assert!(read(Path::new("/does/not/exist")).is_err());
+        assert!(read(Path::new("/")).is_err());
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
+        assert!(read(&fifo).is_err());
+    }
+}
