@@ -1,1 +1,3 @@
-//! Shared rules.
+//! Rules that several operations share.
+
+pub(crate) mod roster;

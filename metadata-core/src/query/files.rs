@@ -1,0 +1,115 @@
+//! Files and their versions, by path or id.
+
+use dfs_proto::v1;
+use dfs_types::{BucketId, DfsError, DfsPath, ErrorCode, FileId};
+
+use super::buckets::{bucket_by_id, bucket_for, may_see};
+use crate::kv::KvRead;
+use crate::rows::files::Files;
+use crate::rows::heads::Heads;
+use crate::rows::versions::{Newest, Versions};
+use crate::rows::{self, Tail};
+
+/// A file in one of its versions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FileView {
+    pub bucket: v1::BucketRow,
+    pub file_id: FileId,
+    pub file: v1::FileRow,
+    /// Of the content, or of the delete when `row` is None.
+    pub version: u64,
+    /// None: the file is deleted.
+    pub row: Option<v1::VersionRow>,
+    /// The head names this version.
+    pub current: bool,
+}
+
+pub fn head(kv: &dyn KvRead, bucket: BucketId, key: &str) -> Result<Option<v1::HeadRow>, DfsError> {
+    Ok(rows::get::<Heads>(kv, &(bucket, Tail(key.to_owned())))?)
+}
+
+/// The file a selector names, if this viewer may see it. A deleted file is found with `row: None`.
+/// Errors: `bucket_not_found`, `not_found`, `invalid_name`, `invalid_argument`.
+pub fn find_file(
+    kv: &dyn KvRead,
+    viewer: &v1::PrincipalRow,
+    selector: &v1::FileSelector,
+) -> Result<FileView, DfsError> {
+    match &selector.by {
+        Some(v1::file_selector::By::Path(path)) => find_by_path(kv, viewer, &path.parse()?, selector.version),
+        Some(v1::file_selector::By::FileId(id)) => {
+            find_by_id(kv, viewer, FileId::from_slice(id)?, selector.version)
+        }
+        None => Err(DfsError::new(ErrorCode::InvalidArgument, "name the file by path or file_id")),
+    }
+}
+
+pub fn find_by_path(
+    kv: &dyn KvRead,
+    viewer: &v1::PrincipalRow,
+    path: &DfsPath,
+    version: Option<u64>,
+) -> Result<FileView, DfsError> {
+    let bucket = bucket_for(kv, viewer, path.bucket.as_str())?;
+    let head = head(kv, BucketId::from_slice(&bucket.bucket_id)?, path.key.as_str())?;
+    let head = head.ok_or_else(|| not_found(format!("there is no file {path}")))?;
+    let file_id = FileId::from_slice(&head.file_id)?;
+    let file = rows::must_get::<Files>(kv, &file_id)?;
+    view(kv, bucket, file_id, file, Some(head), version)
+}
+
+pub fn find_by_id(
+    kv: &dyn KvRead,
+    viewer: &v1::PrincipalRow,
+    file_id: FileId,
+    version: Option<u64>,
+) -> Result<FileView, DfsError> {
+    let missing = || not_found(format!("there is no file {file_id}"));
+    let file = rows::get::<Files>(kv, &file_id)?.filter(|file| !file.purged).ok_or_else(missing)?;
+    let bucket_id = BucketId::from_slice(&file.bucket_id)?;
+    let bucket = bucket_by_id(kv, bucket_id)?.filter(|bucket| may_see(viewer, bucket)).ok_or_else(missing)?;
+    let head = if file.detached { None } else { head(kv, bucket_id, &file.key)? };
+    view(kv, bucket, file_id, file, head, version)
+}
+
+fn view(
+    kv: &dyn KvRead,
+    bucket: v1::BucketRow,
+    file_id: FileId,
+    file: v1::FileRow,
+    head: Option<v1::HeadRow>,
+    version: Option<u64>,
+) -> Result<FileView, DfsError> {
+    let current = head.as_ref().map(|head| (head.version, head.deleted));
+    let (version, deleted) = match (version, current) {
+        (Some(asked), Some((head, deleted))) if asked == head => (asked, deleted),
+        (Some(asked), _) => (asked, false),
+        (None, Some(current)) => current,
+        (None, None) => return Err(not_found(format!("file {file_id} has no current version"))),
+    };
+    let row = if deleted {
+        None
+    } else {
+        let row = rows::get::<Versions>(kv, &(file_id, Newest(version)))?;
+        Some(row.ok_or_else(|| not_found(format!("file {file_id} has no version {version}")))?)
+    };
+    let current = current.is_some_and(|(head, _)| head == version);
+    Ok(FileView { bucket, file_id, file, version, row, current })
+}
+
+/// Versions of a file, newest first, those older than `before` if given, at most `limit`.
+/// The caller has checked with [`find_file`] that they may be seen.
+pub fn versions_page(
+    kv: &dyn KvRead,
+    file_id: FileId,
+    before: Option<u64>,
+    limit: usize,
+) -> Result<Vec<(u64, v1::VersionRow)>, DfsError> {
+    let after = before.map(|version| (file_id, Newest(version)));
+    let page = rows::scan::<Versions>(kv, &file_id, after.as_ref(), limit)?;
+    Ok(page.into_iter().map(|((_, version), row)| (version.0, row)).collect())
+}
+
+fn not_found(message: String) -> DfsError {
+    DfsError::new(ErrorCode::NotFound, message)
+}

@@ -1,0 +1,59 @@
+//! Chunk servers as the state knows them. Heartbeats, free space and liveness are in the leader's memory.
+
+use dfs_proto::v1;
+use dfs_types::{DfsError, Incarnation};
+
+use crate::kv::KvRead;
+use crate::rows::nodes::Nodes;
+use crate::rows::seats::{Seats, SeatsByIncarnation};
+use crate::rows::{self, Tail};
+
+/// Most nodes a cluster may have: every place that looks at all of them is bounded by it.
+pub const MAX_NODES: usize = 4096;
+
+/// A node with its present seat.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeView {
+    pub row: v1::NodeRow,
+    pub seat: v1::SeatRow,
+}
+
+/// All nodes, removed ones included, by name.
+pub fn nodes(kv: &dyn KvRead) -> Result<Vec<NodeView>, DfsError> {
+    let rows = rows::scan::<Nodes>(kv, &(), None, MAX_NODES)?;
+    rows.into_iter().map(|(_, row)| with_seat(kv, row)).collect()
+}
+
+pub fn node(kv: &dyn KvRead, node_id: &str) -> Result<Option<NodeView>, DfsError> {
+    match rows::get::<Nodes>(kv, &Tail(node_id.to_owned()))? {
+        Some(row) => Ok(Some(with_seat(kv, row)?)),
+        None => Ok(None),
+    }
+}
+
+fn with_seat(kv: &dyn KvRead, row: v1::NodeRow) -> Result<NodeView, DfsError> {
+    // A removed node's seat goes once nothing refers to it.
+    let seat = rows::get::<Seats>(kv, &row.seat)?.unwrap_or_default();
+    Ok(NodeView { row, seat })
+}
+
+/// The seat of an incarnation, with its number.
+pub fn node_by_incarnation(
+    kv: &dyn KvRead,
+    incarnation: Incarnation,
+) -> Result<Option<(u32, v1::SeatRow)>, DfsError> {
+    match rows::get::<SeatsByIncarnation>(kv, &incarnation)? {
+        Some(index) => {
+            let seat = index.position as u32;
+            Ok(Some((seat, rows::must_get::<Seats>(kv, &seat)?)))
+        }
+        None => Ok(None),
+    }
+}
+
+/// Seats whose chunks must be looked at again (QueueNodeDeficits), because their node went down, came
+/// back, drains, or was replaced. Looks at every seat: a few more than there are nodes.
+pub fn nodes_to_recheck(kv: &dyn KvRead) -> Result<Vec<v1::SeatRow>, DfsError> {
+    let seats = rows::scan::<Seats>(kv, &(), None, 4 * MAX_NODES)?;
+    Ok(seats.into_iter().map(|(_, seat)| seat).filter(|seat| seat.recheck).collect())
+}
