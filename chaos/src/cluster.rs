@@ -1,0 +1,286 @@
+//! One cluster of real processes, started and ended through `dfsctl dev`, in a folder of its own.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::wait::until;
+
+pub struct ClusterOptions {
+    pub metadata: usize,
+    pub chunk_servers: usize,
+    /// Settings of the servers, as `DFS_*` variables.
+    pub settings: BTreeMap<String, String>,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self { metadata: 3, chunk_servers: 3, settings: BTreeMap::new() }
+    }
+}
+
+impl ClusterOptions {
+    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    pub fn chunk_servers(mut self, count: usize) -> Self {
+        self.chunk_servers = count;
+        self
+    }
+}
+
+/// One row of cluster.json.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Process {
+    pub role: String,
+    pub id: String,
+    pub pid: i32,
+    pub addresses: BTreeMap<String, String>,
+    pub data_dir: PathBuf,
+    pub log: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct ClusterFile {
+    processes: Vec<Process>,
+    ca: PathBuf,
+    admin_key_file: PathBuf,
+}
+
+pub struct Cluster {
+    root: tempfile::TempDir,
+    bin: PathBuf,
+    settings: BTreeMap<String, String>,
+    keep: bool,
+}
+
+impl Cluster {
+    /// Starts a new cluster and waits until it is ready.
+    pub fn start(options: &ClusterOptions) -> Result<Self> {
+        let root = tempfile::Builder::new().prefix("dfs-chaos-").tempdir()?;
+        let cluster = Self {
+            root,
+            bin: binaries()?,
+            settings: options.settings.clone(),
+            keep: std::env::var_os("CHAOS_KEEP").is_some(),
+        };
+        cluster.up(options.metadata, options.chunk_servers)?;
+        Ok(cluster)
+    }
+
+    fn up(&self, metadata: usize, chunk_servers: usize) -> Result<()> {
+        let output = self
+            .command(["dev", "up", "--detach", "--data-dir"])
+            .arg(self.data_dir())
+            .args(["--metadata", &metadata.to_string(), "--chunk-servers", &chunk_servers.to_string()])
+            .output()?;
+        checked("dev up", output).map(drop)
+    }
+
+    /// `dev up` on the folder as it is: starts whatever of it does not run.
+    pub fn up_again(&self) -> Result<()> {
+        checked(
+            "dev up",
+            self.command(["dev", "up", "--detach", "--data-dir"]).arg(self.data_dir()).output()?,
+        )
+        .map(drop)
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.root.path().join("cluster")
+    }
+
+    /// A folder for a scenario's own files.
+    pub fn scratch(&self) -> PathBuf {
+        let path = self.root.path().join("scratch");
+        std::fs::create_dir_all(&path).expect("the scenario's temporary folder is writable");
+        path
+    }
+
+    /// A `dfsctl` command line on this cluster, as its admin.
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(self.bin.join("dfsctl"));
+        command.args(args).envs(&self.settings).env("DFSCTL_CONFIG", self.data_dir().join("dfsctl.toml"));
+        command.env("XDG_STATE_HOME", self.root.path().join("state"));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `dfsctl`, and fails with what it printed unless it exits 0.
+    pub fn dfsctl<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Vec<u8>> {
+        let mut command = self.command(args);
+        let what = format!("{command:?}");
+        checked(&what, command.output()?)
+    }
+
+    /// Runs `dfsctl ... --output json` and reads what it printed.
+    pub fn json<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Value> {
+        let mut command = self.command(args);
+        command.args(["--output", "json"]);
+        let what = format!("{command:?}");
+        let printed = checked(&what, command.output()?)?;
+        serde_json::from_slice(&printed)
+            .with_context(|| format!("{what} printed no JSON: {}", String::from_utf8_lossy(&printed)))
+    }
+
+    /// Starts `dfsctl` and gives the running process, its output kept.
+    pub fn spawn<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Child> {
+        Ok(self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+    }
+
+    fn file(&self) -> Result<ClusterFile> {
+        let path = self.data_dir().join("cluster.json");
+        let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        serde_json::from_slice(&text).with_context(|| path.display().to_string())
+    }
+
+    pub fn processes(&self) -> Result<Vec<Process>> {
+        Ok(self.file()?.processes)
+    }
+
+    pub fn process(&self, id: &str) -> Result<Process> {
+        self.processes()?.into_iter().find(|p| p.id == id).with_context(|| format!("no process {id}"))
+    }
+
+    pub fn role(&self, role: &str) -> Result<Vec<Process>> {
+        Ok(self.processes()?.into_iter().filter(|p| p.role == role).collect())
+    }
+
+    pub fn ca(&self) -> Result<PathBuf> {
+        Ok(self.file()?.ca)
+    }
+
+    pub fn admin_key(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.file()?.admin_key_file)?.trim().to_owned())
+    }
+
+    /// The name of the metadata server that leads.
+    pub fn leader(&self) -> Result<String> {
+        until("a leader", Duration::from_secs(20), || {
+            let status = self.json(["cluster", "status"])?;
+            match status["leader"].as_str() {
+                Some(name) if !name.is_empty() => Ok(name.to_owned()),
+                _ => bail!("no leader in {status}"),
+            }
+        })
+    }
+
+    /// `kill -9` of one process of this cluster.
+    pub fn kill(&self, id: &str) -> Result<()> {
+        signal(&self.process(id)?, Signal::KILL)
+    }
+
+    /// `kill -9` of every process at once.
+    pub fn kill_all(&self) -> Result<()> {
+        for process in self.processes()? {
+            signal(&process, Signal::KILL)?;
+        }
+        Ok(())
+    }
+
+    pub fn pause(&self, id: &str) -> Result<()> {
+        signal(&self.process(id)?, Signal::STOP)
+    }
+
+    pub fn resume(&self, id: &str) -> Result<()> {
+        signal(&self.process(id)?, Signal::CONT)
+    }
+
+    /// Starts a process that was killed or stopped, with the address it had.
+    pub fn start_process(&self, id: &str) -> Result<()> {
+        checked("dev start", self.command(["dev", "start", id, "--data-dir"]).arg(self.data_dir()).output()?)
+            .map(drop)
+    }
+
+    pub fn stop_process(&self, id: &str) -> Result<()> {
+        checked("dev stop", self.command(["dev", "stop", id, "--data-dir"]).arg(self.data_dir()).output()?)
+            .map(drop)
+    }
+
+    /// Resident memory of a process in bytes.
+    pub fn resident_bytes(&self, process: &Process) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid))?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? * 1024)
+    }
+
+    /// The last lines of every server's log, for a failure's report.
+    pub fn log_tails(&self, lines: usize) -> String {
+        let mut report = String::new();
+        for process in self.processes().unwrap_or_default() {
+            let text = std::fs::read_to_string(&process.log).unwrap_or_default();
+            let tail: Vec<&str> = text.lines().rev().take(lines).collect();
+            report.push_str(&format!("--- {} ({})\n", process.id, process.log.display()));
+            for line in tail.iter().rev() {
+                report.push_str(line);
+                report.push('\n');
+            }
+        }
+        report
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let down = self.command(["dev", "down", "--data-dir"]).arg(self.data_dir()).output();
+        if !matches!(&down, Ok(output) if output.status.success()) {
+            let _ = self.kill_all();
+        }
+        if self.keep {
+            self.root.disable_cleanup(true);
+            eprintln!("kept: {}", self.root.path().display());
+        }
+    }
+}
+
+/// Sends a signal to a process of the cluster; one that is gone already is no error.
+fn signal(process: &Process, signal: Signal) -> Result<()> {
+    let pid = Pid::from_raw(process.pid).context("cluster.json has no pid")?;
+    let command = std::fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+    let ours = command.windows(process.role.len()).any(|part| part == process.role.as_bytes());
+    if !ours {
+        return Ok(());
+    }
+    match kill_process(pid, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => bail!("signal to {}: {error}", process.id),
+    }
+}
+
+/// The folder of the three binaries: `DFS_BIN_DIR`, or `bin` at the top of the checkout.
+fn binaries() -> Result<PathBuf> {
+    let folder = match std::env::var_os("DFS_BIN_DIR") {
+        Some(folder) => PathBuf::from(folder),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../bin"),
+    };
+    for name in ["dfsctl", "metadata-server", "chunk-server"] {
+        ensure!(
+            folder.join(name).is_file(),
+            "{} is missing: run `make build`, or set DFS_BIN_DIR",
+            folder.join(name).display()
+        );
+    }
+    Ok(folder.canonicalize()?)
+}
+
+/// The standard output of a finished command, or an error with all that it printed.
+pub fn checked(what: &str, output: Output) -> Result<Vec<u8>> {
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    bail!(
+        "{what}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}

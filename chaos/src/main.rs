@@ -1,0 +1,58 @@
+//! `chaos list` and `chaos run NAME [--seed N]`: scenarios by hand.
+
+use std::process::ExitCode;
+
+use chaos::{Context, SCENARIOS};
+use clap::{Parser, Subcommand};
+
+/// Runs fault scenarios on clusters of real processes.
+#[derive(Parser)]
+#[command(after_help = "Examples:\n  chaos list\n  chaos run kill-leader-mid-put --seed 7")]
+struct Args {
+    #[command(subcommand)]
+    command: Commands,
+}
+
+#[derive(Subcommand)]
+enum Commands {
+    /// Name every scenario and what it checks.
+    List,
+    /// Run scenarios by name, or all of them.
+    Run {
+        names: Vec<String>,
+        /// The same seed gives the same content and choices; drawn and printed if absent.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+}
+
+fn main() -> ExitCode {
+    match Args::parse().command {
+        Commands::List => {
+            for scenario in SCENARIOS {
+                println!("{:<28} {}", scenario.name, scenario.about);
+            }
+            ExitCode::SUCCESS
+        }
+        Commands::Run { names, seed } => {
+            let unknown: Vec<_> = names.iter().filter(|n| SCENARIOS.iter().all(|s| s.name != **n)).collect();
+            if !unknown.is_empty() {
+                eprintln!("no scenario {unknown:?}: see `chaos list`");
+                return ExitCode::from(2);
+            }
+            let (mut passed, mut failed) = (0, 0);
+            for scenario in SCENARIOS.iter().filter(|s| names.is_empty() || names.iter().any(|n| n == s.name))
+            {
+                match chaos::run(scenario, &Context::new(seed)) {
+                    Ok(()) => passed += 1,
+                    Err(error) => {
+                        eprintln!("{}: {error:#}", scenario.name);
+                        failed += 1;
+                    }
+                }
+            }
+            println!("{passed} passed, {failed} failed");
+            ExitCode::from(u8::from(failed > 0))
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The scenarios: name, what is checked, how to run. One file per family of faults.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+
+mod identical;
+mod kills;
+mod rest;
+mod rot;
+mod secrecy;
+mod store_once;
+
+pub use secrecy::files_below;
+
+/// What a scenario gets: its seed.
+pub struct Context {
+    pub seed: u64,
+}
+
+impl Context {
+    /// With the seed given, or `CHAOS_SEED`, or a drawn one.
+    pub fn new(seed: Option<u64>) -> Self {
+        let drawn = || {
+            let mut raw = [0u8; 8];
+            getrandom::fill(&mut raw).expect("the kernel's random number generator failed");
+            u64::from_be_bytes(raw) % 1_000_000
+        };
+        let given = || std::env::var("CHAOS_SEED").ok().and_then(|text| text.parse().ok());
+        Self { seed: seed.or_else(given).unwrap_or_else(drawn) }
+    }
+}
+
+pub struct Scenario {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub run: fn(&Context) -> Result<()>,
+}
+
+/// Every scenario. `chaos/tests/scenarios.rs` has one test for each, held to this list.
+pub const SCENARIOS: &[Scenario] = &[
+    identical::LARGE_FILE,
+    identical::SMALL_FILES,
+    identical::PIPES_AND_RANGES,
+    kills::CHUNK_SERVER_MID_PUT,
+    kills::LEADER_MID_PUT,
+    kills::EVERYTHING_MID_PUT,
+    kills::READS_WITH_ONE_DEAD,
+    kills::SPARE_TAKES_OVER,
+    rest::WALK,
+    rot::FLIPPED_BYTES,
+    secrecy::NOTHING_IN_THE_CLEAR,
+    store_once::SAME_CONTENT_TWICE,
+];
+
+/// Runs one scenario, printing its seed so that a failure can be run again.
+pub fn run(scenario: &Scenario, context: &Context) -> Result<()> {
+    let start = Instant::now();
+    println!("{} --seed {}", scenario.name, context.seed);
+    let result = (scenario.run)(context);
+    let verdict = if result.is_ok() { "held" } else { "BROKEN" };
+    println!(
+        "{} --seed {}: {verdict} after {:.1} s",
+        scenario.name,
+        context.seed,
+        start.elapsed().as_secs_f64()
+    );
+    result.with_context(|| format!("run again: chaos run {} --seed {}", scenario.name, context.seed))
+}

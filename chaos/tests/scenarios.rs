@@ -1,0 +1,44 @@
+//! Each scenario as a test. They share two cores and real timeouts, so they run one at a time.
+
+use std::sync::Mutex;
+
+use chaos::{Context, SCENARIOS};
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn scenario(name: &str) {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let scenario = SCENARIOS.iter().find(|s| s.name == name).expect("the test names a scenario");
+    if let Err(error) = chaos::run(scenario, &Context::new(None)) {
+        panic!("{error:#}");
+    }
+}
+
+macro_rules! scenarios {
+    ($($test:ident = $name:literal;)*) => {
+        $(#[test] fn $test() { scenario($name); })*
+
+        #[test]
+        fn every_scenario_has_a_test() {
+            let tested = [$($name),*];
+            for scenario in SCENARIOS {
+                assert!(tested.contains(&scenario.name), "{} has no test", scenario.name);
+            }
+        }
+    };
+}
+
+scenarios! {
+    large_file = "large-file";
+    small_files = "small-files";
+    pipes = "pipes";
+    kill_chunk_server_mid_put = "kill-chunk-server-mid-put";
+    kill_leader_mid_put = "kill-leader-mid-put";
+    kill_everything_mid_put = "kill-everything-mid-put";
+    reads_with_one_dead = "reads-with-one-dead";
+    spare_takes_over = "spare-takes-over";
+    rest_walk = "rest-walk";
+    flipped_bytes = "flipped-bytes";
+    nothing_in_the_clear = "nothing-in-the-clear";
+    same_content_twice = "same-content-twice";
+}
