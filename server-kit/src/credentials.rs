@@ -87,13 +87,13 @@ mod tests {
         assert_eq!(check(&[b"bearer  a.b-c= "]), Some("a.b-c=".into()));
         for bad in [
             &[][..],
-            &[b"Bearer a", b"Bearer a"],
-            &[b"Basic abc"],
-            &[b"Bearer"],
-            &[b"Bearer "],
-            &[b"Bearer a b"],
-            &[b"Bearer \xff"],
-            &[b"Bearer a,b"],
+            &[&b"Bearer a"[..], b"Bearer a"],
+            &[&b"Basic abc"[..]],
+            &[&b"Bearer"[..]],
+            &[&b"Bearer "[..]],
+            &[&b"Bearer a b"[..]],
+            &[&b"Bearer \xff"[..]],
+            &[&b"Bearer a,b"[..]],
         ] {
             assert_eq!(check(bad), None, "{bad:?}");
         }

@@ -273,7 +273,7 @@ mod tests {
         reports.recv().await.unwrap();
         assert_eq!(start.elapsed(), FIRST_RETRY);
         let status = workers.statuses().remove(0);
-        assert_eq!((status.units, status.errors, status.last_error.as_deref()), (2, 1, Some("disk")));
+        assert_eq!((status.units, status.errors, status.last_error.as_deref()), (3, 1, Some("disk")));
         workers.finish(Instant::now() + Duration::from_secs(1)).await;
         assert_eq!(workers.statuses()[0].state, WorkerState::Done);
     }

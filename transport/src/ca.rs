@@ -13,7 +13,7 @@ use rcgen::{
 
 use crate::error::{TransportError, credentials};
 use crate::identity::{Identity, authority_uri};
-use crate::tls::{certificates, cluster_of_authority};
+use crate::tls::{certificates, clusters_of_authorities};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const AUTHORITY_DAYS: u32 = 3650;
@@ -46,7 +46,9 @@ impl Authority {
     /// The authority kept as `cert_pem` and `key_pem`, as [`Authority::create`] made them.
     pub fn load(cert_pem: &str, key_pem: &str) -> Result<Self, TransportError> {
         let chain = certificates(cert_pem.as_bytes())?;
-        let cluster = cluster_of_authority(&chain)
+        let cluster = clusters_of_authorities(&chain)
+            .first()
+            .copied()
             .ok_or_else(|| TransportError::Credentials("the CA certificate names no cluster".to_owned()))?;
         let key = KeyPair::from_pem(key_pem).map_err(|e| credentials("CA key", e))?;
         Ok(Self {

@@ -122,7 +122,7 @@ fn endpoint(address: &str) -> Result<Endpoint, TransportError> {
     let wrong = || TransportError::Address(address.to_owned());
     let uri: Uri = format!("https://{address}").parse().map_err(|_| wrong())?;
     let authority = uri.authority().ok_or_else(wrong)?;
-    if authority.as_str() != address || authority.port_u16().is_none() {
+    if authority.as_str() != address || authority.port_u16().is_none() || address.contains('@') {
         return Err(wrong());
     }
     Ok(Endpoint::from(uri)

@@ -104,6 +104,7 @@ impl Stream for TlsListener {
 async fn accept_loop(listener: TcpListener, tls: Tls, limits: ListenLimits, ready: mpsc::Sender<PeerStream>) {
     let all = Arc::new(Semaphore::new(limits.connections));
     let anonymous = Arc::new(Semaphore::new(limits.connections.saturating_sub(limits.for_servers)));
+    let mut crowded = false;
     loop {
         let (socket, remote) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -115,9 +116,13 @@ async fn accept_loop(listener: TcpListener, tls: Tls, limits: ListenLimits, read
             }
         };
         let Ok(permit) = Arc::clone(&all).try_acquire_owned() else {
-            tracing::warn!(%remote, limit = limits.connections, "too many connections: closed one");
+            // Once per crowd, or the log would grow with it.
+            if !std::mem::replace(&mut crowded, true) {
+                tracing::warn!(%remote, limit = limits.connections, "too many connections: closing new ones");
+            }
             continue;
         };
+        crowded = false;
         let (tls, ready, anonymous) = (tls.clone(), ready.clone(), Arc::clone(&anonymous));
         tokio::spawn(async move {
             match timeout(limits.handshake, handshake(socket, remote, &tls, permit, anonymous)).await {

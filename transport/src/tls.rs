@@ -1,6 +1,7 @@
 //! The certificates of this process, loaded and checked once, and replaceable while it runs:
 //! connections made after [`Tls::replace`] use the new ones, those already open stay as they are.
 
+use std::fmt;
 use std::sync::{Arc, RwLock};
 
 use dfs_types::ClusterId;
@@ -26,6 +27,7 @@ pub struct Tls {
 pub(crate) struct Loaded {
     pub cluster: ClusterId,
     pub identity: Option<Identity>,
+    ca_pem: Vec<u8>,
     provider: Arc<CryptoProvider>,
     roots: Arc<RootCertStore>,
     own: Option<Own>,
@@ -36,6 +38,15 @@ struct Own {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     server: Arc<ServerConfig>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.identity() {
+            Some(identity) => write!(f, "Tls({identity})"),
+            None => write!(f, "Tls(client of {})", self.cluster()),
+        }
+    }
 }
 
 impl Tls {
@@ -77,6 +88,11 @@ impl Tls {
         self.current().identity.clone()
     }
 
+    /// The trusted certificates as they were given, PEM.
+    pub fn ca_pem(&self) -> Vec<u8> {
+        self.current().ca_pem.clone()
+    }
+
     pub(crate) fn current(&self) -> Arc<Loaded> {
         Arc::clone(&self.loaded.read().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
@@ -108,25 +124,32 @@ impl Loaded {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         let own = Own { chain, key, server: Arc::new(config) };
-        Ok(Self { cluster: identity.cluster, identity: Some(identity), provider, roots, own: Some(own) })
+        Ok(Self {
+            cluster: identity.cluster,
+            identity: Some(identity),
+            ca_pem: ca_pem.to_vec(),
+            provider,
+            roots,
+            own: Some(own),
+        })
     }
 
     fn client(ca_pem: &[u8], cluster: Option<ClusterId>) -> Result<Self, TransportError> {
         let (roots, named) = roots(ca_pem)?;
-        let cluster = match (cluster, named) {
-            (Some(given), Some(named)) if given != named => {
+        let cluster = match (cluster, named.first()) {
+            (Some(given), Some(first)) if !named.contains(&given) => {
                 return Err(TransportError::Credentials(format!(
-                    "the CA is of cluster {named}, not {given}"
+                    "the CA is of cluster {first}, not {given}"
                 )));
             }
-            (Some(cluster), _) | (None, Some(cluster)) => cluster,
+            (Some(cluster), _) | (None, Some(&cluster)) => cluster,
             (None, None) => {
                 return Err(TransportError::Credentials(
                     "the CA certificate names no cluster, and no cluster id was given".to_owned(),
                 ));
             }
         };
-        Ok(Self { cluster, identity: None, provider: provider(), roots, own: None })
+        Ok(Self { cluster, identity: None, ca_pem: ca_pem.to_vec(), provider: provider(), roots, own: None })
     }
 
     pub(crate) fn server_config(&self) -> Option<Arc<ServerConfig>> {
@@ -178,18 +201,18 @@ pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, T
     Ok(chain)
 }
 
-fn roots(ca_pem: &[u8]) -> Result<(Arc<RootCertStore>, Option<ClusterId>), TransportError> {
+fn roots(ca_pem: &[u8]) -> Result<(Arc<RootCertStore>, Vec<ClusterId>), TransportError> {
     let chain = certificates(ca_pem)?;
     let mut store = RootCertStore::empty();
     for certificate in &chain {
         store.add(certificate.clone()).map_err(|e| credentials("CA certificate", e))?;
     }
-    Ok((Arc::new(store), cluster_of_authority(&chain)))
+    Ok((Arc::new(store), clusters_of_authorities(&chain)))
 }
 
-/// The cluster that an authority's own certificate names.
-pub(crate) fn cluster_of_authority(chain: &[CertificateDer<'_>]) -> Option<ClusterId> {
-    chain.iter().flat_map(uris).find_map(|uri| authority_cluster(&uri))
+/// The clusters that authorities' own certificates name; those of other makers name none.
+pub(crate) fn clusters_of_authorities(chain: &[CertificateDer<'_>]) -> Vec<ClusterId> {
+    chain.iter().flat_map(uris).filter_map(|uri| authority_cluster(&uri)).collect()
 }
 
 /// The server a certificate speaks for: exactly one `dfs://` URI, well formed, or nothing.
