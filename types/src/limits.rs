@@ -119,8 +119,11 @@ pub const STREAM_BASE_MS: u64 = 30_000;
 pub const MIN_STREAM_BYTES_PER_SEC: u64 = MIB;
 /// Reads that one chunk server serves at once.
 pub const MAX_GET_STREAMS: usize = 256;
+/// Copies of repair that one chunk server pulls at once.
+pub const MAX_COPIES: usize = 8;
 /// Store calls that one chunk server runs at once; more wait.
 pub const MAX_BLOCKING_CALLS: usize = 64;
+pub const MAX_WAITING_BLOCKING_CALLS: usize = 4_096;
 /// PUT grants whose use a chunk server counts at once.
 pub const MAX_COUNTED_GRANTS: usize = 65_536;
 pub const MAX_FAULTS_PER_HEARTBEAT: usize = 256;
