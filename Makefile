@@ -1,0 +1,43 @@
+# Distribute. `make` alone lists what there is; everything is a script in scripts/.
+
+.DEFAULT_GOAL := help
+.PHONY: help run stop reset doctor build test test-integration lint fmt bench clean clean-all
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
+
+run: build ## check, build, start a local cluster, put a file in and get it back
+	@scripts/run.sh
+
+stop: ## stop the cluster, keep its data
+	@scripts/stop.sh
+
+reset: ## delete the cluster's data, after asking (YES=1 answers)
+	@scripts/reset.sh
+
+doctor: ## check what a build needs, install it if allowed
+	@scripts/doctor.sh
+
+build: doctor ## metadata-server, chunk-server and dfsctl into ./bin/
+	@scripts/build.sh
+
+test: doctor ## unit, property and in-process tests; no root, no fixed port
+	@scripts/test.sh unit
+
+test-integration: build ## scenarios on clusters of real processes
+	@scripts/test.sh integration
+
+lint: doctor ## formatting, clippy, shell scripts
+	@scripts/lint.sh
+
+fmt: ## format the code
+	@cargo fmt --all
+
+bench: build ## figures of this machine
+	@scripts/bench.sh
+
+clean: ## delete this clone's build products, never data
+	@scripts/clean.sh
+
+clean-all: ## and the build cache of all clones
+	@scripts/clean.sh --all

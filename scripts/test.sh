@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# scripts/test.sh unit|integration: runs the tests in a temporary folder of their own, and fails if
+# they leave a process, a file there, or a change in the clone behind.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+kind=${1:-unit}
+use_target
+use_rocksdb
+cd "$here"
+
+TMPDIR=$(mktemp -d /tmp/dfs-test.XXXXXX)
+# What a test writes into the user's folders by mistake shows up here.
+export TMPDIR XDG_STATE_HOME=$TMPDIR XDG_DATA_HOME=$TMPDIR XDG_CONFIG_HOME=$TMPDIR DFS_TEST_RUN=$TMPDIR
+unset DFSCTL_CONFIG
+home_before=$HOME/.local/share/distribute
+[ -e "$home_before" ] && home_was=1 || home_was=0
+
+# Processes of this run: started with our mark, or with a path in our folder on their command line.
+leftovers() {
+  local dir
+  for dir in /proc/[0-9]*; do
+    [ "${dir#/proc/}" != $$ ] && [ "${dir#/proc/}" != "$BASHPID" ] || continue
+    if tr '\0' '\n' < "$dir/cmdline" 2>/dev/null | grep -qF "$TMPDIR"; then echo "${dir#/proc/}"; continue; fi
+    # A server hides its environment from others, but not its command line; the rest show this.
+    if [ "$(awk '/^PPid:/ {print $2}' "$dir/status" 2>/dev/null)" = 1 ] &&
+      tr '\0' '\n' < "$dir/environ" 2>/dev/null | grep -qxF "DFS_TEST_RUN=$TMPDIR"; then echo "${dir#/proc/}"; fi
+  done
+}
+
+tree() { git -C "$here" status --porcelain --ignored 2>/dev/null | grep -vE '^!! (bin|target|\.dfs)/$' | LC_ALL=C sort || true; }
+tree_before=$(tree)
+
+finish() {
+  local status=$? pids
+  pids=$(leftovers)
+  if [ -n "$pids" ]; then
+    say "error: the tests left processes behind:"
+    # shellcheck disable=SC2086
+    ps -o pid,ppid,args -p $pids >&2 || true
+    # shellcheck disable=SC2086
+    kill -KILL $pids 2>/dev/null || true
+    status=1
+  fi
+  if [ -n "$(ls -A "$TMPDIR")" ]; then
+    say "error: the tests left files behind:"
+    find "$TMPDIR" -maxdepth 2 >&2
+    if [ "${CHAOS_KEEP:-}" = "" ]; then rm -rf "$TMPDIR"; fi
+    status=1
+  else
+    rmdir "$TMPDIR"
+  fi
+  if [ "$(tree)" != "$tree_before" ]; then
+    say "error: the clone changed during the tests:"
+    diff <(echo "$tree_before") <(tree) >&2 || true
+    status=1
+  fi
+  if [ $home_was -eq 0 ] && [ -e "$home_before" ]; then say "error: the tests wrote $home_before"; status=1; fi
+  exit $status
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+nextest() { cargo nextest --version >/dev/null 2>&1; }
+case $kind in
+  unit)
+    if nextest; then
+      cargo nextest run --locked --workspace --no-fail-fast -E 'not binary(scenarios)'
+    else
+      cargo test --locked --workspace --exclude chaos --lib --bins --tests --no-fail-fast
+      cargo test --locked -p chaos --lib --bins --test layers
+    fi
+    stage "Examples in the documentation"
+    cargo test --locked --workspace --doc --no-fail-fast
+    ;;
+  integration)
+    for name in metadata-server chunk-server dfsctl; do
+      [ -x "$bin/$name" ] || die "bin/$name is missing: make build"
+    done
+    # Release, because the scenarios make and hash gigabytes.
+    if nextest; then
+      cargo nextest run --locked --release -p chaos --no-fail-fast -E 'binary(scenarios)'
+    else
+      cargo test --locked --release -p chaos --test scenarios --no-fail-fast -- --test-threads 1
+    fi
+    ;;
+  *) die "unknown tests: $kind" ;;
+esac
