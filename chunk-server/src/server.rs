@@ -1,0 +1,240 @@
+//! Wiring: from settings to a served port, and back down in order.
+//!
+//! Up: identity, port, then the store in the background while the port already answers `/health`;
+//! ready once the index is open and a metadata server has registered the node. Down: no new
+//! connection, calls finish up to ten seconds, workers stop, the store closes last.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dfs_proto::v1::chunk_control_server::ChunkControlServer;
+use dfs_proto::v1::chunk_data_server::ChunkDataServer;
+use dfs_types::limits::MAX_GRPC_MESSAGE_BYTES;
+use dfs_types::{DfsError, ErrorCode, NodeId, OsEntropy, SystemClock};
+use server_kit::{Health, Shutdown, Workers};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tonic::service::Routes;
+use transport::{ChannelPool, Dialer, ListenLimits, Role, ServeOptions, Tls, TlsListener};
+
+use crate::blocking::BlockingPool;
+use crate::control::ControlPlane;
+use crate::data::DataPlane;
+use crate::node::Node;
+use crate::node::heartbeat::{Heartbeats, Membership, REGISTRATION};
+use crate::node::identity::DataDir;
+use crate::peers::{MAX_DATA_MESSAGE, Peers};
+use crate::store::{ChunkStore, StoreError};
+use crate::upkeep::{Compactor, Pace, Scrubber};
+
+mod http;
+
+/// The health component that waits for the index.
+const STORE: &str = "store";
+/// What workers get to finish their unit, after calls had theirs.
+const WORKERS_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Checked settings of one server.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub node: NodeId,
+    pub data_dir: PathBuf,
+    pub listen: String,
+    /// None: the address in use.
+    pub advertise: Option<String>,
+    pub domain: String,
+    pub metadata: Vec<String>,
+    pub metrics_listen: Option<String>,
+    pub pace: Pace,
+}
+
+/// Opens the store in a data directory; may take as long as rebuilding the index does.
+pub type OpenStore = Box<dyn FnOnce(&Path) -> Result<Arc<dyn ChunkStore>, StoreError> + Send>;
+
+/// A running chunk server. It stops when its shutdown is triggered.
+pub struct ChunkServer {
+    address: SocketAddr,
+    node: Arc<Node>,
+    health: Health,
+    shutdown: Shutdown,
+    workers: Workers,
+    serving: JoinHandle<()>,
+    metrics: Option<JoinHandle<()>>,
+    opening: JoinHandle<Result<(), DfsError>>,
+}
+
+impl ChunkServer {
+    /// Starts serving. Does not wait for the index or for a metadata server.
+    ///
+    /// # Errors
+    /// What keeps it from ever serving: the data directory, the certificate, the port.
+    pub async fn start(
+        setup: Setup,
+        tls: Tls,
+        open: OpenStore,
+        shutdown: Shutdown,
+    ) -> Result<Self, DfsError> {
+        check_identity(&tls, &setup.node)?;
+        let clock = Arc::new(SystemClock::new());
+        let data_dir = DataDir::open(&setup.data_dir, &setup.node, &*clock, &OsEntropy)?;
+        if let Some(joined) = data_dir.identity().cluster.filter(|joined| *joined != tls.cluster()) {
+            return Err(DfsError::new(
+                ErrorCode::FailedPrecondition,
+                format!("the data directory is of cluster {joined}, the certificate of {}", tls.cluster()),
+            ));
+        }
+        let incarnation = data_dir.identity().incarnation;
+        let node = Arc::new(Node::new(setup.node.clone(), incarnation, tls.cluster(), clock));
+        let health = Health::new(
+            Role::ChunkServer.as_str(),
+            setup.node.to_string(),
+            env!("CARGO_PKG_VERSION"),
+            &[STORE, REGISTRATION],
+        );
+        let peers = Peers::new(ChannelPool::new(Dialer::new(tls.clone())));
+        let pool = BlockingPool::new();
+        let data = DataPlane::new(node.clone(), pool.clone(), peers.clone());
+
+        let metrics = match &setup.metrics_listen {
+            Some(address) => Some(http::serve_metrics(address, shutdown.clone()).await?),
+            None => None,
+        };
+        let listener = TlsListener::bind(&setup.listen, tls, ListenLimits::default()).await?;
+        let address = listener.local_addr();
+        let serving = tokio::spawn(transport::serve(
+            listener,
+            router(data, &health),
+            stopping(shutdown.clone(), health.clone(), node.clone()),
+            ServeOptions::default(),
+        ));
+        let opening = open_store(open, data_dir.path().to_owned(), &node, &health, &shutdown);
+
+        // Not the shutdown's own token: heartbeats go on while calls finish.
+        let workers = Workers::new(Default::default());
+        let membership = Membership {
+            node: node.clone(),
+            peers,
+            pool: pool.clone(),
+            health: health.clone(),
+            data_dir: Arc::new(Mutex::new(data_dir)),
+            metadata: setup.metadata,
+            advertise: setup.advertise.unwrap_or_else(|| address.to_string()),
+            domain: setup.domain,
+        };
+        workers.start("heartbeat", Heartbeats::new(membership));
+        let pace = setup.pace;
+        workers.start("compaction", Compactor { node: node.clone(), pool: pool.clone(), pace: pace.clone() });
+        workers.start("scrub", Scrubber::new(node.clone(), pool, pace));
+        workers.start("metrics", http::MetricsUpkeep);
+        tracing::info!(%address, %incarnation, "serving");
+        Ok(Self { address, node, health, shutdown, workers, serving, metrics, opening })
+    }
+
+    /// The address in use, with the port the system picked.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    pub fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    /// Waits for the shutdown, and takes the server down.
+    ///
+    /// # Errors
+    /// The store's, if that could not be opened and this is why the server ends.
+    pub async fn finished(self) -> Result<(), DfsError> {
+        let Self { node, shutdown, workers, serving, metrics, opening, .. } = self;
+        if serving.await.is_err() {
+            // Its panic is in the log already.
+            shutdown.trigger();
+        }
+        if let Some(metrics) = metrics {
+            metrics.abort();
+        }
+        workers.finish(Instant::now() + WORKERS_DEADLINE).await;
+        // An index that is still being rebuilt is not waited for: it will be again at the next start.
+        let opened = match opening.is_finished() {
+            true => opening.await.unwrap_or_else(|_| Err(failed("opening the store panicked: see the log"))),
+            false => Ok(()),
+        };
+        drop(workers);
+        // Closing may block on the disk.
+        let closed = tokio::task::spawn_blocking(move || drop(node)).await;
+        closed.map_err(|_| failed("closing the store panicked: see the log"))?;
+        tracing::info!("stopped");
+        opened
+    }
+}
+
+fn check_identity(tls: &Tls, node: &NodeId) -> Result<(), DfsError> {
+    match tls.identity() {
+        Some(identity) if identity.role == Role::ChunkServer && identity.id == *node => Ok(()),
+        Some(identity) => Err(DfsError::new(
+            ErrorCode::InvalidArgument,
+            format!("the certificate is of {} {}, not of chunk-server {node}", identity.role, identity.id),
+        )),
+        None => {
+            Err(DfsError::new(ErrorCode::InvalidArgument, "a chunk server needs a certificate of its own"))
+        }
+    }
+}
+
+fn router(data: DataPlane, health: &Health) -> axum::Router {
+    let control = ControlPlane::new(data.clone());
+    let routes = Routes::new(ChunkDataServer::new(data).max_decoding_message_size(MAX_DATA_MESSAGE))
+        .add_service(
+            ChunkControlServer::new(control)
+                .max_decoding_message_size(MAX_GRPC_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES),
+        );
+    routes
+        .into_axum_router()
+        .merge(health.routes())
+        .merge(http::metrics_for_servers())
+        .layer(axum::middleware::from_fn(server_kit::http_metrics::middleware))
+        .layer(axum::middleware::from_fn(server_kit::request_id::middleware))
+}
+
+async fn stopping(shutdown: Shutdown, health: Health, node: Arc<Node>) {
+    shutdown.wait().await;
+    health.draining();
+    node.drain();
+}
+
+/// A store that cannot be opened ends the server: an operator must look.
+fn open_store(
+    open: OpenStore,
+    path: PathBuf,
+    node: &Arc<Node>,
+    health: &Health,
+    shutdown: &Shutdown,
+) -> JoinHandle<Result<(), DfsError>> {
+    let (node, health, shutdown) = (node.clone(), health.clone(), shutdown.clone());
+    tokio::task::spawn_blocking(move || match open(&path) {
+        Ok(store) => {
+            node.open_store(store);
+            health.ready(STORE);
+            Ok(())
+        }
+        Err(error) => {
+            health.failed("the store cannot be opened");
+            shutdown.trigger();
+            Err(DfsError::from(error).context(path.display()))
+        }
+    })
+}
+
+fn failed(message: &str) -> DfsError {
+    DfsError::new(ErrorCode::Internal, message)
+}
