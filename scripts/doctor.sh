@@ -42,9 +42,13 @@ has_clang_headers() {
     compgen -G '/usr/local/lib/clang/*/include/stddef.h' >/dev/null
 }
 
-# The newest libclang this distribution has.
+# The libclang that is this distribution's own. Not the newest on offer: package sources of others offer
+# versions that bindgen does not know yet.
 clang_version() {
-  apt-cache search --names-only '^libclang1-[0-9]+$' 2>/dev/null | sed 's/^libclang1-\([0-9]*\) .*/\1/' | sort -n | tail -n 1
+  local own
+  own=$(apt-cache show libclang-dev 2>/dev/null | sed -n 's/^Depends:.*libclang-\([0-9]*\)-dev.*/\1/p' | head -n 1)
+  if [ -n "$own" ]; then echo "$own"; return; fi
+  apt-cache search --names-only '^libclang1-[0-9]+$' 2>/dev/null | sed 's/^libclang1-\([0-9]*\) .*/\1/' | sort -n | head -n 1
 }
 
 check_packages() {

@@ -31,12 +31,7 @@ stage "One file in, and out again"
 bucket=demo
 # The file is a real one of several chunks: the program itself.
 file=$bin/dfsctl
-if ! dfsctl stat "dfs://$bucket/" >/dev/null 2>&1; then
-  code=0
-  dfsctl bucket create $bucket || code=$?
-  # 4: it is there already, from an earlier run.
-  if [ $code -ne 0 ] && [ $code -ne 4 ]; then die "cannot create the bucket $bucket"; fi
-fi
+dfsctl bucket show $bucket >/dev/null 2>&1 || dfsctl bucket create $bucket
 dfsctl put "$file" dfs://$bucket/dfsctl
 dfsctl get dfs://$bucket/dfsctl "$work/dfsctl"
 put_sum=$(sha256sum < "$file" | cut -d' ' -f1)

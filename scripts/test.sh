@@ -16,15 +16,16 @@ unset DFSCTL_CONFIG
 home_before=$HOME/.local/share/distribute
 [ -e "$home_before" ] && home_was=1 || home_was=0
 
-# Processes of this run: started with our mark, or with a path in our folder on their command line.
+# Processes of this run: with our mark in their environment, or, as servers hide theirs, with our folder
+# on their command line. What looks for them finds itself too, and is gone when we look again.
 leftovers() {
-  local dir
-  for dir in /proc/[0-9]*; do
-    [ "${dir#/proc/}" != $$ ] && [ "${dir#/proc/}" != "$BASHPID" ] || continue
-    if tr '\0' '\n' < "$dir/cmdline" 2>/dev/null | grep -qF "$TMPDIR"; then echo "${dir#/proc/}"; continue; fi
-    # A server hides its environment from others, but not its command line; the rest show this.
-    if [ "$(awk '/^PPid:/ {print $2}' "$dir/status" 2>/dev/null)" = 1 ] &&
-      tr '\0' '\n' < "$dir/environ" 2>/dev/null | grep -qxF "DFS_TEST_RUN=$TMPDIR"; then echo "${dir#/proc/}"; fi
+  local found pid
+  found=$(
+    grep -lzxF "DFS_TEST_RUN=$TMPDIR" /proc/[0-9]*/environ 2>/dev/null
+    grep -lzF "$TMPDIR" /proc/[0-9]*/cmdline 2>/dev/null
+  ) || true
+  for pid in $(sed 's#^/proc/\([0-9]*\)/.*#\1#' <<<"$found" | sort -u); do
+    if [ -d "/proc/$pid" ] && [ "$pid" != $$ ]; then echo "$pid"; fi
   done
 }
 
