@@ -12,12 +12,12 @@ use std::time::Duration;
 use dfs_proto::v1::chunk_control_server::ChunkControlServer;
 use dfs_proto::v1::chunk_data_server::ChunkDataServer;
 use dfs_types::limits::MAX_GRPC_MESSAGE_BYTES;
-use dfs_types::{DfsError, ErrorCode, NodeId, OsEntropy, SystemClock};
+use dfs_types::{DfsError, ErrorCode, Incarnation, NodeId, OsEntropy, SystemClock};
 use server_kit::{Health, Shutdown, Workers};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::service::Routes;
-use transport::{ChannelPool, Dialer, ListenLimits, Role, ServeOptions, Tls, TlsListener};
+use transport::{Dialer, ListenLimits, Role, ServeOptions, Tls, TlsListener};
 
 use crate::blocking::BlockingPool;
 use crate::control::ControlPlane;
@@ -51,7 +51,7 @@ pub struct Setup {
 }
 
 /// Opens the store in a data directory; may take as long as rebuilding the index does.
-pub type OpenStore = Box<dyn FnOnce(&Path) -> Result<Arc<dyn ChunkStore>, StoreError> + Send>;
+pub type OpenStore = Box<dyn FnOnce(&Path, Incarnation) -> Result<Arc<dyn ChunkStore>, StoreError> + Send>;
 
 /// A running chunk server. It stops when its shutdown is triggered.
 pub struct ChunkServer {
@@ -93,7 +93,7 @@ impl ChunkServer {
             env!("CARGO_PKG_VERSION"),
             &[STORE, REGISTRATION],
         );
-        let peers = Peers::new(ChannelPool::new(Dialer::new(tls.clone())));
+        let peers = Peers::new(Dialer::new(tls.clone()));
         let pool = BlockingPool::new();
         let data = DataPlane::new(node.clone(), pool.clone(), peers.clone());
 
@@ -221,7 +221,7 @@ fn open_store(
     shutdown: &Shutdown,
 ) -> JoinHandle<Result<(), DfsError>> {
     let (node, health, shutdown) = (node.clone(), health.clone(), shutdown.clone());
-    tokio::task::spawn_blocking(move || match open(&path) {
+    tokio::task::spawn_blocking(move || match open(&path, node.incarnation) {
         Ok(store) => {
             node.open_store(store);
             health.ready(STORE);

@@ -55,6 +55,10 @@ impl Grants {
         let Allows::Put { max_chunks, max_bytes } = grant.allows else {
             return Err(refused("it is not a PUT grant"));
         };
+        // Its receipt would be refused: better now than after the bytes were sent.
+        if grant.epoch < self.node.epoch_floor() {
+            return Err(refused("its epoch is below the epoch floor"));
+        }
         let now_ms = self.node.cluster_now_ms()?;
         let mut table = self.used.lock().expect("no panic while grants are counted");
         let name = *blake3::hash(bytes).as_bytes();

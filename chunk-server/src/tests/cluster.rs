@@ -103,7 +103,7 @@ impl TestCluster {
         };
         let shutdown = Shutdown::manual();
         let opened: Arc<dyn ChunkStore> = Arc::new(store.clone());
-        let open = Box::new(move |_: &std::path::Path| Ok(opened));
+        let open = Box::new(move |_: &std::path::Path, _| Ok(opened));
         let tls = self.tls(Role::ChunkServer, id);
         let server = ChunkServer::start(setup, tls, open, shutdown.clone()).await.unwrap();
         let (address, incarnation) = (server.address().to_string(), server.node().incarnation);

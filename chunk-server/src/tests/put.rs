@@ -138,6 +138,7 @@ async fn grants_that_are_forged_foreign_expired_or_used_up_are_refused() {
         as_other(&|grant| grant.incarnation = Incarnation([1; 16])),
         as_other(&|grant| grant.realm = RealmId([1; 16])),
         as_other(&|grant| grant.expires_ms = CLUSTER_MS - 1),
+        as_other(&|grant| grant.epoch = Position(0)),
         as_other(&|grant| grant.allows = Allows::Get(vec![chunk.id])),
         as_other(&|grant| grant.allows = Allows::Put { max_chunks: 1, max_bytes: 10 }),
     ];
@@ -197,4 +198,20 @@ async fn a_node_behind_that_has_the_chunk_does_not_end_the_put() {
     assert!(!answer.already_had && answer.failures.is_empty(), "{:?}", answer.failures);
     assert_eq!(answer.receipts.len(), 2);
     assert_eq!(n2.held(&chunk).unwrap().epoch, Position(9));
+}
+
+/// Each row waits for memory and answers of the other's nodes, in opposite directions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_rows_in_both_directions_do_not_block_each_other() {
+    let cluster = TestCluster::start().await;
+    let nodes = [cluster.node("n1").await, cluster.node("n2").await, cluster.node("n3").await];
+    let there: Vec<_> = nodes.iter().collect();
+    let back: Vec<_> = nodes.iter().rev().collect();
+    let puts = (0..40u8).map(|tag| {
+        let (cluster, row) = (&cluster, if tag % 2 == 0 { &there } else { &back });
+        async move { cluster.put(row, &chunk(1_500_000, tag), 5).await }
+    });
+    for answer in futures::future::join_all(puts).await {
+        assert!(answer.failures.is_empty() && answer.receipts.len() == 3, "{:?}", answer.failures);
+    }
 }
