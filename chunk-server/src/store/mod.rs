@@ -7,6 +7,12 @@
 //! there after a crash (bytes, epoch, deletes and quarantine marks), what was never answered is there
 //! whole or not at all, and epochs never go back.
 
+pub mod check;
+pub mod disk;
+pub mod index;
+pub mod memory;
+pub mod segment;
+
 use bytes::Bytes;
 use dfs_types::{ChunkId, DfsError, ErrorCode, Position, RealmId};
 
