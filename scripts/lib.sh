@@ -5,6 +5,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${DFS_BUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/distribute}
 # The cluster of `make run`: inside the clone, so that two clones never meet.
 data_dir=${DFS_DATA_DIR:-$here/.dfs}
+# shellcheck disable=SC2034 # for those who source this
 bin=$here/bin
 
 say() { printf '%s\n' "$*" >&2; }

@@ -8,7 +8,7 @@ stage "rustfmt"
 cargo fmt --all --check
 stage "shell"
 for script in scripts/*.sh .ci/run; do bash -n "$script"; done
-if command -v shellcheck >/dev/null 2>&1; then shellcheck -x scripts/*.sh .ci/run; else say "shellcheck is not installed: skipped"; fi
+if command -v shellcheck >/dev/null 2>&1; then shellcheck -x -S warning scripts/*.sh .ci/run; else say "shellcheck is not installed: skipped"; fi
 if [ "${1:-}" = --quick ]; then exit 0; fi
 stage "clippy"
 use_target

@@ -56,7 +56,7 @@ finish() {
     diff <(echo "$tree_before") <(tree) >&2 || true
     status=1
   fi
-  if [ $home_was -eq 0 ] && [ -e "$home_before" ]; then say "error: the tests wrote $home_before"; status=1; fi
+  if [ "$home_was" -eq 0 ] && [ -e "$home_before" ]; then say "error: the tests wrote $home_before"; status=1; fi
   exit $status
 }
 trap finish EXIT
