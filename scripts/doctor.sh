@@ -7,8 +7,8 @@ set -euo pipefail
 
 need_rust=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$here/Cargo.toml")
 need_gib=8
-# CPU minutes of a first build, measured: RocksDB 7, dependencies and our own crates 25.
-first_build_cpu_minutes=32
+# CPU minutes of a first build: RocksDB 7, dependencies and our own crates 17.
+first_build_cpu_minutes=24
 
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
 
