@@ -9,12 +9,17 @@
 //! - [`invariants`]: what must hold after every entry, as a checker
 
 pub mod apply;
+pub mod invariants;
 pub mod kv;
 mod ops;
+pub mod policy;
 pub mod query;
 pub mod rights;
 pub mod rows;
 mod rules;
+#[cfg(test)]
+mod testing;
 
 pub use apply::{Applied, ApplyError, apply_entry, validate};
 pub use kv::{KvError, KvRead, MemoryKv, Overlay, Space, WriteSet};
+pub use ops::name as command_name;

@@ -30,6 +30,18 @@ pub const MAX_INLINE_BYTES: usize = 16 * 1024;
 pub const MAX_PAGE_CHUNKS: usize = 1024;
 pub const MAX_VERSION_BYTES: u64 = 64 * 1024 * GIB;
 pub const MAX_PAGES_PER_VERSION: u32 = 4096;
+/// A sealed root: user metadata, content type and hashes, with room for what comes next.
+pub const MAX_SEALED_ROOT_BYTES: usize = 16 * 1024;
+/// A wrapped key (66 bytes today) or a node's wrapped secret.
+pub const MAX_WRAPPED_BYTES: usize = 256;
+/// A bucket may keep old versions for at most 100 years.
+pub const MAX_KEEP_MS: u64 = 100 * 366 * 24 * 3600 * 1000;
+/// Copies a policy may want.
+pub const MAX_TARGET: u32 = 16;
+
+// Cluster.
+/// Every place that looks at all nodes is bounded by this.
+pub const MAX_NODES: usize = 4096;
 
 // One round of planning: chunks a client may plan, or read, in one call.
 pub const MAX_PLAN_CHUNKS: usize = 64;

@@ -1,15 +1,13 @@
 //! Chunk servers as the state knows them. Heartbeats, free space and liveness are in the leader's memory.
 
 use dfs_proto::v1;
+use dfs_types::limits::MAX_NODES;
 use dfs_types::{DfsError, Incarnation};
 
 use crate::kv::KvRead;
 use crate::rows::nodes::Nodes;
 use crate::rows::seats::{Seats, SeatsByIncarnation};
 use crate::rows::{self, Tail};
-
-/// Most nodes a cluster may have: every place that looks at all of them is bounded by it.
-pub const MAX_NODES: usize = 4096;
 
 /// A node with its present seat.
 #[derive(Clone, Debug, PartialEq)]

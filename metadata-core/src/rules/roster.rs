@@ -32,9 +32,10 @@ impl Holder {
         self.current && matches!(self.state, v1::NodeState::Up | v1::NodeState::Suspect)
     }
 
-    /// Whether new copies may be reported here.
+    /// Whether receipts and copies may still add locations here. A node that is down may have given
+    /// its receipt before: the copy is noted, and counts again when the node is back.
     pub fn accepts(&self) -> bool {
-        self.counts()
+        self.current && matches!(self.state, v1::NodeState::Up | v1::NodeState::Suspect | v1::NodeState::Down)
     }
 }
 
