@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chunk_format::grant::{Allows, Grant};
@@ -15,9 +16,9 @@ use dfs_proto::v1::{
     ForwardTo, GetHeader, GetRequest, NodeAddress, PutHeader, PutRequest, PutResponse, get_response,
     put_request,
 };
-use dfs_types::limits::{DATA_MESSAGE_BYTES, GIB};
+use dfs_types::limits::{DATA_MESSAGE_BYTES, GIB, MIB};
 use dfs_types::{
-    ClusterId, DfsError, Incarnation, NodeId, Position, PrincipalId, RealmId, Secret, SystemClock,
+    ClusterId, DfsError, Incarnation, NodeId, OsEntropy, Position, PrincipalId, RealmId, Secret, SystemClock,
 };
 use futures::Stream;
 use server_kit::Shutdown;
@@ -26,9 +27,11 @@ use tonic::transport::Channel;
 use transport::{Authority, Dialer, Expect, Identity, Role, Tls};
 
 use super::metadata::{CLUSTER_MS, FakeMetadata, node_keys};
-use crate::server::{ChunkServer, Setup};
+use crate::server::{ChunkServer, OpenStore, Setup};
 use crate::store::memory::MemoryStore;
+use crate::store::segment::{SegmentStore, Settings};
 use crate::store::{ChunkKey, ChunkMeta, ChunkStore};
+use crate::upkeep::Pace;
 
 pub const REALM: RealmId = RealmId([9; 16]);
 pub const UPLOAD: [u8; 16] = [7; 16];
@@ -44,7 +47,9 @@ pub struct TestNode {
     pub id: NodeId,
     pub server: ChunkServer,
     pub shutdown: Shutdown,
-    pub store: MemoryStore,
+    pub store: Arc<dyn ChunkStore>,
+    /// The same store, where it is in memory.
+    memory: Option<MemoryStore>,
     pub dir: TempDir,
     pub address: String,
     pub incarnation: Incarnation,
@@ -86,11 +91,35 @@ impl TestCluster {
 
     /// A node that may still be on its way to ready.
     pub async fn starting_node(&self, id: &str) -> TestNode {
-        self.node_in(id, tempfile::tempdir().unwrap(), MemoryStore::new(GIB)).await
+        let memory = MemoryStore::new(GIB);
+        let store: Arc<dyn ChunkStore> = Arc::new(memory.clone());
+        let mut node = self.node_in(id, tempfile::tempdir().unwrap(), store).await;
+        node.memory = Some(memory);
+        node
     }
 
     /// A node on what an earlier one left.
-    pub async fn node_in(&self, id: &str, dir: TempDir, store: MemoryStore) -> TestNode {
+    pub async fn node_in(&self, id: &str, dir: TempDir, store: Arc<dyn ChunkStore>) -> TestNode {
+        let opened = store.clone();
+        let (server, shutdown) =
+            self.server(id, &dir, Box::new(move |_, _| Ok(opened)), Pace::default()).await;
+        TestNode::new(server, shutdown, dir, store)
+    }
+
+    /// A node on disk, with what is there already, that scrubs all the time. Ready.
+    pub async fn disk_node(&self, id: &str, dir: TempDir) -> TestNode {
+        let open: OpenStore = Box::new(|path, incarnation| {
+            let settings = Settings::new(incarnation).with_segment_bytes(4 * MIB);
+            Ok(Arc::new(SegmentStore::open_directory(path, Arc::new(OsEntropy), settings)?.0))
+        });
+        let pace = Pace { scrub_idle: Duration::from_millis(20), ..Pace::default() };
+        let (server, shutdown) = self.server(id, &dir, open, pace).await;
+        server.health().until_ready().await;
+        let store = server.node().store().unwrap();
+        TestNode::new(server, shutdown, dir, store)
+    }
+
+    async fn server(&self, id: &str, dir: &TempDir, open: OpenStore, pace: Pace) -> (ChunkServer, Shutdown) {
         let setup = Setup {
             node: NodeId::new(id).unwrap(),
             data_dir: dir.path().to_owned(),
@@ -99,15 +128,11 @@ impl TestCluster {
             domain: format!("rack-{id}"),
             metadata: self.metadata_address.split(',').map(str::to_owned).collect(),
             metrics_listen: None,
-            pace: Default::default(),
+            pace,
         };
         let shutdown = Shutdown::manual();
-        let opened: Arc<dyn ChunkStore> = Arc::new(store.clone());
-        let open = Box::new(move |_: &std::path::Path, _| Ok(opened));
         let tls = self.tls(Role::ChunkServer, id);
-        let server = ChunkServer::start(setup, tls, open, shutdown.clone()).await.unwrap();
-        let (address, incarnation) = (server.address().to_string(), server.node().incarnation);
-        TestNode { id: NodeId::new(id).unwrap(), server, shutdown, store, dir, address, incarnation }
+        (ChunkServer::start(setup, tls, open, shutdown.clone()).await.unwrap(), shutdown)
     }
 
     pub async fn node(&self, id: &str) -> TestNode {
@@ -236,6 +261,24 @@ impl TestCluster {
 }
 
 impl TestNode {
+    fn new(server: ChunkServer, shutdown: Shutdown, dir: TempDir, store: Arc<dyn ChunkStore>) -> Self {
+        let (address, node) = (server.address().to_string(), server.node().clone());
+        let (id, incarnation) = (node.id.clone(), node.incarnation);
+        Self { id, server, shutdown, store, memory: None, dir, address, incarnation }
+    }
+
+    /// Changes a stored byte, as rot would.
+    pub fn rot(&self, chunk: &SealedChunk, offset: usize) {
+        self.memory.as_ref().expect("only memory rots at will").rot(&key(chunk), offset);
+    }
+
+    /// Takes the node down; what it leaves.
+    pub async fn stop(self) -> (TempDir, Arc<dyn ChunkStore>) {
+        self.shutdown.trigger();
+        self.server.finished().await.unwrap();
+        (self.dir, self.store)
+    }
+
     pub fn named(&self) -> NodeAddress {
         NodeAddress { node_id: self.id.to_string(), address: self.address.clone() }
     }

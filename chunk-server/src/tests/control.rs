@@ -8,7 +8,7 @@ use dfs_types::{ErrorCode, Position};
 use tonic::Status;
 use transport::Role;
 
-use super::cluster::{REALM, TestCluster, TestNode, chunk, key};
+use super::cluster::{REALM, TestCluster, TestNode, chunk};
 
 const TASK: [u8; 16] = [4; 16];
 
@@ -73,7 +73,7 @@ async fn a_copy_is_pulled_checked_and_receipted() {
     let (n1, n2, n3) = (cluster.node("n1").await, cluster.node("n2").await, cluster.node("n3").await);
     let chunk = chunk(3_000_000, 1);
     cluster.put(&[&n1, &n2], &chunk, 5).await;
-    n1.store.rot(&key(&chunk), 1_000_000);
+    n1.rot(&chunk, 1_000_000);
     let mut control = cluster.control(&n3);
 
     // The first source's bytes are wrong: alone it is an error and nothing is kept.
@@ -129,7 +129,7 @@ async fn a_probe_that_verifies_finds_rot() {
     let (good, bad, missing) = (chunk(200_000, 1), chunk(200_000, 2), chunk(100, 3));
     cluster.put(&[&n1], &good, 5).await;
     cluster.put(&[&n1], &bad, 6).await;
-    n1.store.rot(&key(&bad), 100_000);
+    n1.rot(&bad, 100_000);
     let mut control = cluster.control(&n1);
     let all = [&good, &bad, &missing];
     use ProbeState::{Absent, Corrupt, Present};

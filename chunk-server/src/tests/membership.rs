@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use transport::{Dialer, Expect, Role, Tls};
 
-use super::cluster::{TestCluster, TestNode, UPLOAD, chunk, dead_address, messages};
+use super::cluster::{TestCluster, TestNode, UPLOAD, chunk, dead_address, key, messages};
 
 /// The status line's number and the body of an HTTP/1.1 answer.
 async fn http(tls: Tls, node: &TestNode, path: &str) -> (u16, String) {
@@ -89,7 +89,7 @@ async fn a_stopping_node_finishes_what_it_began() {
     let (store, address) = (n1.store.clone(), n1.address.clone());
     n1.server.finished().await.unwrap();
     assert!(tokio::net::TcpStream::connect(&address).await.is_err(), "the port is closed");
-    assert!(crate::store::ChunkStore::get(&store, &super::cluster::key(&chunk)).unwrap().is_some());
+    assert!(store.get(&key(&chunk)).unwrap().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,9 +98,8 @@ async fn a_restarted_node_is_the_same_incarnation() {
     let n1 = cluster.node("n1").await;
     let chunk = chunk(100, 1);
     cluster.put(&[&n1], &chunk, 5).await;
-    let (incarnation, store, dir) = (n1.incarnation, n1.store.clone(), n1.dir);
-    n1.shutdown.trigger();
-    n1.server.finished().await.unwrap();
+    let incarnation = n1.incarnation;
+    let (dir, store) = n1.stop().await;
     let n1 = cluster.node_in("n1", dir, store).await;
     assert_eq!(n1.incarnation, incarnation);
     n1.server.health().until_ready().await;

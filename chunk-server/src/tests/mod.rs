@@ -1,8 +1,9 @@
 //! Nodes over real TLS on free ports of loopback, with a metadata service that only registers them.
-//! The stores are in memory: what a disk adds is tested where the disk is.
+//! The stores are in memory, for what a disk adds is tested where the disk is; `disk` joins the two.
 
 mod cluster;
 mod control;
+mod disk;
 mod get;
 mod membership;
 mod metadata;

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use chunk_format::grant::{Allows, Grant};
 use dfs_proto::v1::{ForwardTo, NodeAddress, PutRequest};
@@ -8,6 +10,7 @@ use tokio::net::TcpListener;
 
 use super::cluster::{TestCluster, UPLOAD, chunk, dead_address, messages, sign};
 use super::metadata::{CLUSTER_MS, node_keys};
+use crate::store::memory::MemoryStore;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_put_goes_along_the_row_and_every_node_gives_its_receipt() {
@@ -149,13 +152,13 @@ async fn grants_that_are_forged_foreign_expired_or_used_up_are_refused() {
         assert_eq!(error.code, ErrorCode::GrantRefused, "{error} {grant:?}");
         assert_eq!(n1.held(&chunk), None);
     }
-    // One chunk is allowed, as often as it takes; a second is not.
-    let second = super::cluster::chunk(100, 2);
-    for (chunk, allowed) in [(&chunk, true), (&chunk, true), (&second, false)] {
-        let mut header = cluster.put_header(&[&n1], chunk, 5);
+    // What a grant allows is counted: chunks, however often each is sent.
+    for tag in [1, 1].into_iter().chain(2..20) {
+        let chunk = super::cluster::chunk(100, tag);
+        let mut header = cluster.put_header(&[&n1], &chunk, 5);
         header.grant = sign(&good);
         let answer = cluster.send(&n1, header, &chunk.bytes).await;
-        assert_eq!(answer.is_ok(), allowed);
+        assert_eq!(answer.is_ok(), tag <= 16, "chunk {tag}");
     }
     // A length that no chunk has is refused before any grant is looked at.
     let mut header = cluster.put_header(&[&n1], &chunk, 5);
@@ -209,9 +212,24 @@ async fn many_rows_in_both_directions_do_not_block_each_other() {
     let back: Vec<_> = nodes.iter().rev().collect();
     let puts = (0..40u8).map(|tag| {
         let (cluster, row) = (&cluster, if tag % 2 == 0 { &there } else { &back });
-        async move { cluster.put(row, &chunk(1_500_000, tag), 5).await }
+        async move { cluster.put(row, &chunk(1_500_000, tag), 5 + u64::from(tag)).await }
     });
     for answer in futures::future::join_all(puts).await {
         assert!(answer.failures.is_empty() && answer.receipts.len() == 3, "{:?}", answer.failures);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_node_refuses_new_chunks_and_serves_those_it_has() {
+    let cluster = TestCluster::start().await;
+    let small = Arc::new(MemoryStore::new(1_000_000));
+    let n1 = cluster.node_in("n1", tempfile::tempdir().unwrap(), small).await;
+    n1.server.health().until_ready().await;
+    let (held, more) = (chunk(700_000, 1), chunk(3_000_000, 2));
+    cluster.put(&[&n1], &held, 5).await;
+    let header = cluster.put_header(&[&n1], &more, 5);
+    let error = cluster.send(&n1, header, &more.bytes).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::NoSpace, "{error}");
+    cluster.get(&n1, cluster.get_grant(&n1, &held), &held, 0, 0).await.unwrap();
+    assert!(cluster.put(&[&n1], &held, 6).await.already_had);
 }
