@@ -13,6 +13,11 @@ pub mod index;
 pub mod memory;
 pub mod segment;
 
+#[cfg(test)]
+pub mod faulty;
+#[cfg(test)]
+mod suite;
+
 use bytes::Bytes;
 use dfs_types::{ChunkId, DfsError, ErrorCode, Position, RealmId};
 

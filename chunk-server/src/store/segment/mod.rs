@@ -43,6 +43,9 @@ mod seal;
 mod state;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
