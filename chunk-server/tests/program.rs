@@ -1,0 +1,110 @@
+//! The program itself: what it prints, when it refuses to start, how it ends.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use dfs_types::{ClusterId, NodeId, SystemClock};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use transport::{Authority, Dialer, Expect, Identity, Role, Tls};
+
+struct Files {
+    dir: TempDir,
+    authority: Authority,
+}
+
+fn write(path: &Path, text: &str, mode: u32) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Certificates of node n1 in a directory.
+fn files() -> Files {
+    let (dir, cluster) = (tempfile::tempdir().unwrap(), ClusterId([5; 16]));
+    let authority = Authority::create(cluster, &SystemClock::new()).unwrap();
+    let identity = Identity::new(cluster, Role::ChunkServer, NodeId::new("n1").unwrap());
+    let issued = authority.issue(&identity, &[], &SystemClock::new()).unwrap();
+    write(&dir.path().join("ca.pem"), authority.cert_pem(), 0o644);
+    write(&dir.path().join("cert.pem"), &issued.cert_pem, 0o644);
+    write(&dir.path().join("key.pem"), &issued.key_pem, 0o600);
+    Files { dir, authority }
+}
+
+fn start(files: &Files, id: &str) -> Child {
+    let path = |name: &str| files.dir.path().join(name);
+    Command::new(env!("CARGO_BIN_EXE_chunk-server"))
+        .env_clear()
+        .args(["--id", id, "--listen", "127.0.0.1:0", "--metadata", "127.0.0.1:1"])
+        .args(["--segment-bytes", "4194304"])
+        .arg("--data-dir")
+        .arg(path("data"))
+        .arg("--ca")
+        .arg(path("ca.pem"))
+        .arg("--cert")
+        .arg(path("cert.pem"))
+        .env("DFS_KEY", path("key.pem"))
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Exit status and what was logged of a program that ends by itself.
+fn ended(mut child: Child) -> (Option<i32>, String) {
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    (child.wait().unwrap().code(), log)
+}
+
+async fn get(tls: &Tls, address: &str, path: &str) -> String {
+    let expect = Expect::server(Role::ChunkServer, NodeId::new("n1").unwrap());
+    let mut stream = Dialer::new(tls.clone()).open(address, &expect, &[b"http/1.1"]).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn it_serves_until_it_is_told_to_stop() {
+    let files = files();
+    let mut child = start(&files, "n1");
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    // Every line is a JSON object; the one that says "serving" has the address.
+    let address = loop {
+        let line = lines.next().expect("the program ended early").unwrap();
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        if line["message"] == "serving" {
+            break line["address"].as_str().unwrap().to_owned();
+        }
+    };
+    let tls = Tls::client(files.authority.cert_pem().as_bytes(), None).unwrap();
+    assert!(get(&tls, &address, "/health").await.starts_with("HTTP/1.1 200"));
+    // No metadata server is there: alive, not ready, and it says why.
+    let ready = get(&tls, &address, "/ready").await;
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("registration"), "{ready}");
+    // The same directory is not served twice.
+    let (status, log) = ended(start(&files, "n1"));
+    assert!(status == Some(1) && log.contains("in use by another process"), "{log}");
+
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{rest:#?}");
+    assert!(rest.iter().any(|line| line.contains("\"stopped\"")), "{rest:#?}");
+}
+
+#[test]
+fn it_refuses_what_an_operator_got_wrong() {
+    let files = files();
+    let (status, log) = ended(start(&files, "n2"));
+    assert!(status == Some(1) && log.contains("not of chunk-server n2"), "{log}");
+    let key = files.dir.path().join("key.pem");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (status, log) = ended(start(&files, "n1"));
+    assert!(status == Some(1) && log.contains("chmod 600"), "{log}");
+    assert!(!files.dir.path().join("data").exists(), "nothing was formatted");
+}
