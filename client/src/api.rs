@@ -31,7 +31,6 @@ macro_rules! change {
             .await
     };
 }
-pub(crate) use {change, read};
 
 /// Buckets.
 impl Client {
@@ -206,13 +205,9 @@ impl Client {
         change!(self, build, copy)
     }
 
-    /// Where the copies of one chunk of a file are.
-    pub async fn chunk_locations(
-        &self,
-        chunk: ChunkId,
-        file: impl Into<FileRef>,
-    ) -> Result<v1::ChunkLocations> {
-        let file = Some(file.into().selector()?);
+    /// Where the copies of one chunk are; `file` says through which file, if the caller cares.
+    pub async fn chunk_locations(&self, chunk: ChunkId, file: Option<FileRef>) -> Result<v1::ChunkLocations> {
+        let file = file.map(|file| file.selector()).transpose()?;
         let request = v1::GetChunkLocationsRequest { chunk_id: chunk.to_vec().into(), file };
         read!(self, request, get_chunk_locations)
     }
@@ -221,14 +216,14 @@ impl Client {
     pub async fn put_chunk_location(
         &self,
         chunk: ChunkId,
-        file: impl Into<FileRef>,
+        file: Option<FileRef>,
         node_id: &str,
     ) -> Result<v1::ChunkLocations> {
-        let file = file.into().selector()?;
+        let file = file.map(|file| file.selector()).transpose()?;
         let build = |mutation| v1::PutChunkLocationRequest {
             mutation: Some(mutation),
             chunk_id: chunk.to_vec().into(),
-            file: Some(file.clone()),
+            file: file.clone(),
             node_id: node_id.to_owned(),
         };
         change!(self, build, put_chunk_location)

@@ -12,6 +12,8 @@ use crate::{Config, Result};
 #[derive(Clone)]
 pub struct Client {
     pub(crate) inner: Arc<Inner>,
+    /// Content one transfer through this handle may hold.
+    pub(crate) memory_bytes: u64,
 }
 
 pub(crate) struct Inner {
@@ -29,7 +31,8 @@ impl Client {
     pub async fn connect(config: Config) -> Result<Self> {
         let rpc = Rpc::new(&config)?;
         let dials = Dials::new(&config)?;
-        Ok(Self { inner: Arc::new(Inner { config, rpc, dials }) })
+        let memory_bytes = config.memory_bytes;
+        Ok(Self { memory_bytes, inner: Arc::new(Inner { config, rpc, dials }) })
     }
 
     /// A client by a `dfsctl.toml`.
@@ -40,6 +43,11 @@ impl Client {
     /// The configuration in use.
     pub fn config(&self) -> &Config {
         &self.inner.config
+    }
+
+    /// The same client with another memory bound per transfer, for programs that run many at once.
+    pub fn with_memory_bytes(&self, bytes: u64) -> Self {
+        Self { memory_bytes: bytes, ..self.clone() }
     }
 
     pub(crate) fn operation(&self) -> Duration {

@@ -21,6 +21,9 @@ use crate::{Config, Result};
 /// Lists and read plans with long keys pass the default of 4 MiB.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
 
+/// The generated client every call goes through.
+pub(crate) type Metadata = MetadataClient<Channel>;
+
 /// Answers that carry the commit position they reflect.
 pub(crate) trait Positioned {
     fn seen(&self) -> u64;
@@ -83,11 +86,6 @@ impl Rpc {
         &self.authorization
     }
 
-    /// The address the next call would try first.
-    pub fn address(&self) -> &str {
-        &self.addresses[self.current.load(Ordering::Relaxed) % self.addresses.len()]
-    }
-
     /// Runs a read: any failed attempt may be repeated.
     pub async fn read<Q, A, F, Fut>(
         &self,
@@ -99,7 +97,7 @@ impl Rpc {
     where
         Q: Clone,
         A: Positioned,
-        F: Fn(MetadataClient<Channel>, Request<Q>) -> Fut,
+        F: Fn(Metadata, Request<Q>) -> Fut,
         Fut: Future<Output = std::result::Result<Response<A>, Status>>,
     {
         let id = hex(&OsEntropy.array::<16>());
@@ -120,7 +118,7 @@ impl Rpc {
         Q: Clone,
         A: Positioned,
         B: Fn(v1::Mutation) -> Q,
-        F: Fn(MetadataClient<Channel>, Request<Q>) -> Fut,
+        F: Fn(Metadata, Request<Q>) -> Fut,
         Fut: Future<Output = std::result::Result<Response<A>, Status>>,
     {
         let deadline = Instant::now() + patience;
@@ -160,8 +158,7 @@ impl Rpc {
     async fn learn_position(&self, dials: &Dials, deadline: Instant) -> Result<()> {
         let id = hex(&OsEntropy.array::<16>());
         let request = v1::ListBucketsRequest { cursor: String::new(), limit: 1 };
-        let method =
-            |mut client: MetadataClient<Channel>, request| async move { client.list_buckets(request).await };
+        let method = |mut client: Metadata, request| async move { client.list_buckets(request).await };
         self.attempts(dials, deadline, &id, request, &method).await.0.map(|_| ())
     }
 
@@ -178,7 +175,7 @@ impl Rpc {
     where
         Q: Clone,
         A: Positioned,
-        F: Fn(MetadataClient<Channel>, Request<Q>) -> Fut,
+        F: Fn(Metadata, Request<Q>) -> Fut,
         Fut: Future<Output = std::result::Result<Response<A>, Status>>,
     {
         let mut backoff = Backoff::new();

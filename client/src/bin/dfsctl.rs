@@ -1,3 +1,7 @@
 //! The command line of a Distribute cluster. Everything is in `dfs_client::cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dfs_client::cli::main()
+}

@@ -4,6 +4,9 @@ use std::fmt;
 
 use dfs_types::{DfsError, ErrorCode};
 
+/// The code of an error that nobody is left to read: stdout was closed.
+pub(crate) const BROKEN_PIPE: &str = "broken_pipe";
+
 /// dfsctl's exit codes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -73,12 +76,13 @@ impl CliError {
 
     /// An I/O error of this machine, with what was being done: `reading a.txt`.
     pub fn io(doing: impl fmt::Display, error: std::io::Error) -> Self {
-        let exit = match error.kind() {
-            std::io::ErrorKind::NotFound => Exit::NotFound,
-            std::io::ErrorKind::PermissionDenied => Exit::Denied,
-            _ => Exit::Failed,
+        let (exit, code) = match error.kind() {
+            std::io::ErrorKind::NotFound => (Exit::NotFound, "io"),
+            std::io::ErrorKind::PermissionDenied => (Exit::Denied, "io"),
+            std::io::ErrorKind::BrokenPipe => (Exit::Failed, BROKEN_PIPE),
+            _ => (Exit::Failed, "io"),
         };
-        Self { exit, code: "io", message: format!("{doing}: {error}"), hint: None }
+        Self { exit, code, message: format!("{doing}: {error}"), hint: None }
     }
 }
 

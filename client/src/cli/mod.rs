@@ -1,9 +1,191 @@
 //! `dfsctl`: one file per command. The binary is a thin shell around [`main`].
 
+mod address;
+mod bench;
+mod bucket;
+mod cat;
+mod chunk;
+mod cluster;
+mod context;
+mod cp;
+mod curl;
 mod error;
+mod files;
+mod format;
+mod get;
+mod ls;
+mod mv;
+mod node;
 mod output;
+mod progress;
+mod put;
+mod rm;
+mod safe_write;
+mod stat;
+mod user;
 
 pub mod dev;
 
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use context::Context;
 pub use error::{CliError, Exit};
 pub use output::{Format, Output};
+
+const EXAMPLES: &str = "\
+Examples:
+  dfsctl bucket create photos
+  dfsctl put holiday.jpg dfs://photos/2026/
+  dfsctl put -r pictures dfs://photos/all
+  dfsctl ls -r -l dfs://photos/
+  dfsctl get dfs://photos/2026/holiday.jpg .
+  tar c docs | dfsctl put - dfs://photos/docs.tar
+  dfsctl cat dfs://photos/docs.tar | tar t
+
+Addresses are dfs://BUCKET/KEY or /BUCKET/KEY. A name that begins with a dash goes behind `--`.
+Exit codes: 0 ok, 1 failed or done in part, 2 usage, 3 not found, 4 conflict, 5 denied,
+6 unavailable or timed out, 7 integrity, 130 interrupted.";
+
+/// Stores files in a Distribute cluster and looks after it.
+#[derive(Parser)]
+#[command(name = "dfsctl", version, after_help = EXAMPLES, max_term_width = 110)]
+struct Cli {
+    /// The cluster: a dfsctl.toml [env: DFSCTL_CONFIG] [default: the dev cluster's]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What to print
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+    /// Print results and errors only
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// What the client itself logs, to stderr: error, warn, info, debug, trace
+    #[arg(long, global = true, env = "DFSCTL_LOG", default_value = "off", hide = true)]
+    log_level: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Put(put::PutArgs),
+    Get(get::GetArgs),
+    Cat(cat::CatArgs),
+    Ls(ls::LsArgs),
+    Stat(stat::StatArgs),
+    Rm(rm::RmArgs),
+    Mv(mv::MvArgs),
+    Cp(cp::CpArgs),
+    Bucket(bucket::BucketArgs),
+    Node(node::NodeArgs),
+    Cluster(cluster::ClusterArgs),
+    Chunk(chunk::ChunkArgs),
+    User(user::UserArgs),
+    Curl(curl::CurlArgs),
+    Bench(bench::BenchArgs),
+    Dev(dev::DevArgs),
+}
+
+/// Runs dfsctl with the process's arguments.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not errors; nothing more can be done if printing fails.
+            let _ = error.print();
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            return exit.code().into();
+        }
+    };
+    init_logging(&cli.log_level);
+    let context = Context::new(cli.config, Output::new(cli.output, cli.quiet));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            context.output.error(&CliError::io("starting threads", error));
+            return Exit::Failed.code().into();
+        }
+    };
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = run(cli.command, context.clone()) => result,
+            () = interrupted() => Err(CliError::interrupted(context.interrupt_message())),
+        }
+    });
+    // Whatever still waits for a dead server must not keep the process.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if error.code != error::BROKEN_PIPE {
+                context.output.error(&error);
+            }
+            error.exit.code().into()
+        }
+    }
+}
+
+async fn run(command: Command, context: Context) -> Result<(), CliError> {
+    match command {
+        Command::Put(args) => put::run(args, &context).await,
+        Command::Get(args) => get::run(args, &context).await,
+        Command::Cat(args) => cat::run(args, &context).await,
+        Command::Ls(args) => ls::run(args, &context).await,
+        Command::Stat(args) => stat::run(args, &context).await,
+        Command::Rm(args) => rm::run(args, &context).await,
+        Command::Mv(args) => mv::run(args, &context).await,
+        Command::Cp(args) => cp::run(args, &context).await,
+        Command::Bucket(args) => bucket::run(args, &context).await,
+        Command::Node(args) => node::run(args, &context).await,
+        Command::Cluster(args) => cluster::run(args, &context).await,
+        Command::Chunk(args) => chunk::run(args, &context).await,
+        Command::User(args) => user::run(args, &context).await,
+        Command::Curl(args) => curl::run(args, &context).await,
+        Command::Bench(args) => bench::run(args, &context).await,
+        Command::Dev(args) => dev::run(args, context.output).await,
+    }
+}
+
+/// Resolves at the first SIGINT or SIGTERM.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
+    }
+}
+
+fn init_logging(level: &str) {
+    if level == "off" {
+        return;
+    }
+    let filter = tracing_subscriber::EnvFilter::new(level);
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn names_with_dashes_go_behind_two_dashes() {
+        let cli =
+            Cli::try_parse_from(["dfsctl", "put", "--output", "json", "--", "-rf", "dfs://abc/-rf"]).unwrap();
+        let Command::Put(args) = cli.command else { panic!("not put") };
+        assert_eq!((cli.output, args.recursive), (Format::Json, false));
+        assert!(Cli::try_parse_from(["dfsctl", "put", "onlyone"]).is_err());
+    }
+}

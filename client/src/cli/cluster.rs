@@ -1,0 +1,136 @@
+//! `dfsctl cluster`.
+
+use clap::Subcommand;
+use comfy_table::Table;
+use serde_json::{Value, json};
+
+use super::{CliError, Context, format, node};
+use crate::v1;
+
+/// Look at the cluster, and change who its metadata servers are
+#[derive(clap::Args, Debug)]
+pub(crate) struct ClusterArgs {
+    #[command(subcommand)]
+    command: ClusterCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum ClusterCommand {
+    /// Leader, members, nodes, and what is stored
+    Status,
+    /// List, add and remove metadata servers
+    Members {
+        #[command(subcommand)]
+        command: MembersCommand,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum MembersCommand {
+    Ls,
+    /// Add a metadata server that runs and waits, or take back one that lost its disk
+    #[command(
+        after_help = "Example: dfsctl cluster members add m2            (m2's disk was replaced)\n         dfsctl cluster members add m4 10.0.0.4:8080"
+    )]
+    Add {
+        name: String,
+        /// HOST:PORT; may be left out for a name that is a member
+        address: Option<String>,
+    },
+    Remove {
+        name: String,
+    },
+}
+
+pub(crate) async fn run(args: ClusterArgs, context: &Context) -> Result<(), CliError> {
+    let client = context.client().await?;
+    match args.command {
+        ClusterCommand::Status => {
+            let status = client.status().await?;
+            let value = json!({
+                "cluster_id": format::id(&status.cluster_id),
+                "leader": status.leader,
+                "term": status.term,
+                "position": status.position,
+                "cluster_time_ms": status.cluster_time_ms,
+                "epoch_floor": status.epoch_floor,
+                "members": status.members.iter().map(member_json).collect::<Vec<_>>(),
+                "nodes": status.nodes.iter().map(node::node_json).collect::<Vec<_>>(),
+                "files": status.files,
+                "chunks": status.chunks,
+                "deficits": status.deficits,
+                "uploads": status.uploads,
+                "trash_chunks": status.trash_chunks,
+                "pending_purges": status.pending_purges,
+            });
+            context.output.result(&value, || text(&status))
+        }
+        ClusterCommand::Members { command } => {
+            let answer = match command {
+                MembersCommand::Ls => client.members().await?,
+                MembersCommand::Add { name, address } => {
+                    client.add_member(&name, address.as_deref().unwrap_or("")).await?
+                }
+                MembersCommand::Remove { name } => client.remove_member(&name).await?,
+            };
+            let value = json!({ "members": answer.members.iter().map(member_json).collect::<Vec<_>>() });
+            context.output.result(&value, || members(&answer.members))
+        }
+    }
+}
+
+fn text(status: &v1::ClusterStatusResponse) -> String {
+    let deficit = match status.deficits {
+        0 => "every chunk has its copies".to_owned(),
+        count => format!("{count} chunks have too few copies"),
+    };
+    let leader = if status.leader.is_empty() { "none" } else { &status.leader };
+    format!(
+        "cluster  {}\nleader   {leader} (term {})\nfiles    {}, chunks {}, {deficit}\nuploads  {} open; {} chunks in trash, {} purges pending\n\n{}\n\n{}",
+        format::id(&status.cluster_id),
+        status.term,
+        status.files,
+        status.chunks,
+        status.uploads,
+        status.trash_chunks,
+        status.pending_purges,
+        members(&status.members),
+        node::table(&status.nodes),
+    )
+}
+
+fn members(members: &[v1::Member]) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::TableStyle::new());
+    table.set_header(["MEMBER", "ROLE", "ADDRESS", "APPLIED", "REACHABLE", "RAFT ID"]);
+    for member in members {
+        table.add_row([
+            member.name.clone(),
+            role(member).to_owned(),
+            member.address.clone(),
+            if member.applied_index == 0 { "-".to_owned() } else { member.applied_index.to_string() },
+            if member.reachable { "yes" } else { "no" }.to_owned(),
+            format!("{:016x}", member.raft_id),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+fn role(member: &v1::Member) -> &'static str {
+    match (member.leader, member.voter) {
+        (true, _) => "leader",
+        (false, true) => "voter",
+        (false, false) => "learner",
+    }
+}
+
+fn member_json(member: &v1::Member) -> Value {
+    json!({
+        "name": member.name,
+        "raft_id": format!("{:016x}", member.raft_id),
+        "address": member.address,
+        "role": role(member),
+        "applied_index": member.applied_index,
+        "reachable": member.reachable,
+    })
+}

@@ -1,0 +1,146 @@
+//! Many files at once: how many run together, what is told at the end. Shared by put, get, cp and rm.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::{CliError, Exit, Output, format};
+use crate::Client;
+
+/// Files under way together: small ones cost a round trip each and little else.
+const TOGETHER: usize = 24;
+/// Of those, files larger than [`LARGE_BYTES`]: each has a pipeline of its own.
+const LARGE_TOGETHER: usize = 2;
+pub(crate) const LARGE_BYTES: u64 = 8 << 20;
+/// Failures printed one by one; the rest are counted.
+const MAX_PRINTED: usize = 20;
+
+/// The bound of memory is for the command, so transfers that run together share it.
+pub(crate) fn share_memory(client: &Client, file_bytes: u64) -> Client {
+    let all = client.config().memory_bytes;
+    if file_bytes > LARGE_BYTES {
+        client.with_memory_bytes(all / LARGE_TOGETHER as u64)
+    } else {
+        client.with_memory_bytes((all / TOGETHER as u64).max(LARGE_BYTES * 2))
+    }
+}
+
+/// A file that was not done.
+#[derive(Debug, Serialize)]
+pub(crate) struct Failure {
+    pub path: String,
+    pub code: &'static str,
+    pub message: String,
+    #[serde(skip)]
+    pub exit: Exit,
+}
+
+impl Failure {
+    pub fn new(path: impl Into<String>, error: CliError) -> Self {
+        Self { path: path.into(), code: error.code, message: error.message, exit: error.exit }
+    }
+}
+
+/// What became of many files.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Report {
+    /// What each command says of a file that was done.
+    pub files: Vec<Value>,
+    pub failed: Vec<Failure>,
+    pub bytes: u64,
+    pub seconds: f64,
+}
+
+/// Runs `work` over all jobs. `size` says how large a job is; `work` answers what to report.
+pub(crate) async fn run_all<J, S, W, F>(jobs: Vec<J>, size: S, work: W) -> Report
+where
+    S: Fn(&J) -> u64,
+    W: Fn(J) -> F,
+    F: Future<Output = Result<Value, Failure>>,
+{
+    let start = Instant::now();
+    let large = Semaphore::new(LARGE_TOGETHER);
+    let mut report = Report::default();
+    let mut running = futures::stream::iter(jobs)
+        .map(|job| {
+            let (bytes, large, work) = (size(&job), &large, &work);
+            async move {
+                let _permit = if bytes > LARGE_BYTES { large.acquire().await.ok() } else { None };
+                (bytes, work(job).await)
+            }
+        })
+        .buffer_unordered(TOGETHER);
+    while let Some((bytes, result)) = running.next().await {
+        match result {
+            Ok(value) => {
+                report.bytes += bytes;
+                report.files.push(value);
+            }
+            Err(failure) => report.failed.push(failure),
+        }
+    }
+    report.seconds = start.elapsed().as_secs_f64();
+    report
+}
+
+impl Report {
+    /// Prints it and turns failures into the command's exit code. `verb`: "put", "got".
+    pub fn finish(mut self, output: Output, verb: &str) -> Result<(), CliError> {
+        self.failed.sort_by(|a, b| a.path.cmp(&b.path));
+        output.result(&self, || {
+            let time = Duration::from_secs_f64(self.seconds);
+            format!(
+                "{} files {verb}, {} in {:.1} s ({})",
+                self.files.len(),
+                format::size(self.bytes),
+                self.seconds,
+                format::rate(self.bytes, time)
+            )
+        })?;
+        let Some(first) = self.failed.first() else { return Ok(()) };
+        if !output.is_json() {
+            for failure in self.failed.iter().take(MAX_PRINTED) {
+                eprintln!("dfsctl: {}: {}", format::printable(&failure.path), failure.message);
+            }
+        }
+        let count = self.failed.len();
+        let more =
+            if count > MAX_PRINTED { format!(" (the first {MAX_PRINTED} are named)") } else { String::new() };
+        // Part done is 1; if nothing was, and all for one reason, that reason.
+        let alike = self.files.is_empty() && self.failed.iter().all(|failure| failure.exit == first.exit);
+        let exit = if alike { first.exit } else { Exit::Failed };
+        let mut error =
+            CliError::failed(format!("{count} of {} files failed{more}", count + self.files.len()));
+        error.exit = exit;
+        error.code = if alike { first.code } else { "partial" };
+        Err(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_jobs_run_and_failures_are_kept() {
+        let report = run_all(
+            (0..100u64).collect(),
+            |n| n << 20,
+            |n| async move {
+                if n % 10 == 3 {
+                    Err(Failure::new(format!("f{n}"), CliError::failed("no")))
+                } else {
+                    Ok(Value::from(n))
+                }
+            },
+        )
+        .await;
+        assert_eq!((report.files.len(), report.failed.len()), (90, 10));
+        let error = report.finish(Output::new(super::super::Format::Json, true), "put").unwrap_err();
+        assert_eq!(error.exit, Exit::Failed);
+    }
+}

@@ -1,0 +1,280 @@
+//! `dfsctl get`.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use serde_json::json;
+
+use super::address::{Address, joined, local_parts};
+use super::files::{Failure, run_all, share_memory};
+use super::progress::Bar;
+use super::safe_write::Root;
+use super::{CliError, Context, format};
+use crate::put::blocking;
+use crate::{Client, ErrorCode, FileRef, Listing, Progress, ReadRange, v1};
+
+const EXAMPLES: &str = "\
+Examples:
+  dfsctl get dfs://work/2026/report.pdf .         as ./report.pdf
+  dfsctl get dfs://work/final.pdf report.pdf      under another name
+  dfsctl get -r dfs://work/tree tree              a directory, as cp -r does it
+  dfsctl get dfs://backup/db.sql - | psql db      to standard output
+
+Files appear under their names only when they are whole. Nothing is written outside DST.";
+
+/// Copy files out of the cluster
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct GetArgs {
+    /// dfs://BUCKET/KEY, several of them, then a local path or - for standard output
+    #[arg(required = true, num_args = 2.., value_names = ["SRC", "DST"])]
+    paths: Vec<OsString>,
+    /// Copy everything under SRC
+    #[arg(long, short)]
+    recursive: bool,
+    /// DST is the copy itself, never a directory to copy into
+    #[arg(long, short = 'T')]
+    no_target_directory: bool,
+    /// This version of the file instead of the current one
+    #[arg(long, value_name = "VERSION")]
+    version: Option<u64>,
+}
+
+/// A file to fetch, and where under the root it goes.
+struct Job {
+    file: FileRef,
+    address: String,
+    key: String,
+    size: u64,
+}
+
+pub(crate) async fn run(args: GetArgs, context: &Context) -> Result<(), CliError> {
+    let Some((target, sources)) = args.paths.split_last() else {
+        return Err(CliError::usage("name what to get and where"));
+    };
+    let sources = sources
+        .iter()
+        .map(|source| Address::parse(source.to_str().unwrap_or("\u{fffd}")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let client = context.client().await?;
+    if target == "-" {
+        for source in &sources {
+            let file = args.file(source)?;
+            copy_to_stdout(&client, file, ReadRange::default()).await?;
+        }
+        return Ok(());
+    }
+    let target = PathBuf::from(target);
+    let wants_directory = target.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let into = !args.no_target_directory && (target.is_dir() || wants_directory);
+    if sources.len() > 1 && !into {
+        return Err(CliError::usage(format!(
+            "several sources need a directory: {} is none",
+            target.display()
+        )));
+    }
+    if args.recursive {
+        return get_trees(&args, &client, &sources, &target, target.is_dir() && into, context).await;
+    }
+    for source in &sources {
+        let path = if into { target.join(plain_name(source)?) } else { target.clone() };
+        get_file(&args, &client, source, &path, context).await?;
+    }
+    Ok(())
+}
+
+fn plain_name(source: &Address) -> Result<&str, CliError> {
+    let name = source.name();
+    local_parts(name).map_err(|why| CliError::usage(format!("{source}: {why}")))?;
+    Ok(name)
+}
+
+impl GetArgs {
+    fn file(&self, source: &Address) -> Result<FileRef, CliError> {
+        let file = FileRef::from(&source.file()?);
+        Ok(match self.version {
+            Some(version) => file.at_version(version),
+            None => file,
+        })
+    }
+}
+
+async fn get_file(
+    args: &GetArgs,
+    client: &Client,
+    source: &Address,
+    path: &Path,
+    context: &Context,
+) -> Result<(), CliError> {
+    let file = args.file(source)?;
+    let progress = Progress::new();
+    let bar = Bar::follow(context.output, &progress, None);
+    let writing = |error| CliError::io(format_args!("writing {}", path.display()), error);
+    let info = if path.exists() && !path.is_file() {
+        if path.is_dir() {
+            return Err(CliError::usage(format!("{} is a directory", path.display())));
+        }
+        // A device or a pipe is written to, not replaced.
+        let out = std::fs::OpenOptions::new().write(true).open(path).map_err(writing)?;
+        copy_to(client, file, out, &progress).await?
+    } else {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| CliError::usage(format!("{} names no file", path.display())))?;
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        if !parent.is_dir() {
+            return Err(CliError::usage(format!("{} is no directory: make it first", parent.display())));
+        }
+        let root = Root::open(parent).map_err(writing)?;
+        fetch(client, file, &root, &[name], &progress).await?
+    };
+    drop(bar);
+    let value = json!({
+        "path": source.to_string(), "file": path, "version": info.version, "size": info.size,
+    });
+    context.output.result(&value, || {
+        format!("{} ({}, version {})", path.display(), format::size(info.size), info.version)
+    })
+}
+
+/// Fetches a file to a new file below `root`.
+async fn fetch(
+    client: &Client,
+    file: FileRef,
+    root: &Root,
+    parts: &[&str],
+    progress: &Progress,
+) -> Result<v1::FileInfo, CliError> {
+    let mut stream = client.open_read(file, ReadRange::default()).await?;
+    progress.add_total(stream.length);
+    let writing = |error| CliError::io(format_args!("writing {}", parts.join("/")), error);
+    let mut out = root.create(parts).map_err(writing)?;
+    while let Some(bytes) = stream.try_next().await? {
+        let written = bytes.len() as u64;
+        out = blocking(move || out.write(&bytes).map(|()| out)).await?.map_err(writing)?;
+        progress.add_done(written);
+    }
+    blocking(move || out.keep()).await?.map_err(writing)?;
+    Ok(stream.info)
+}
+
+/// Streams a file into `out` as it comes.
+async fn copy_to(
+    client: &Client,
+    file: FileRef,
+    mut out: impl Write + Send + 'static,
+    progress: &Progress,
+) -> Result<v1::FileInfo, CliError> {
+    let mut stream = client.open_read(file, ReadRange::default()).await?;
+    progress.add_total(stream.length);
+    while let Some(bytes) = stream.try_next().await? {
+        let written = bytes.len() as u64;
+        out = blocking(move || out.write_all(&bytes).and_then(|()| out.flush()).map(|()| out))
+            .await?
+            .map_err(|error| CliError::io("writing", error))?;
+        progress.add_done(written);
+    }
+    Ok(stream.info)
+}
+
+/// Streams a part of a file to standard output.
+pub(crate) async fn copy_to_stdout(client: &Client, file: FileRef, range: ReadRange) -> Result<(), CliError> {
+    let mut stream = client.open_read(file, range).await?;
+    while let Some(bytes) = stream.next().await {
+        let bytes = bytes?;
+        blocking(move || {
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(&bytes).and_then(|()| stdout.flush())
+        })
+        .await?
+        .map_err(|error| CliError::io("writing to standard output", error))?;
+    }
+    Ok(())
+}
+
+async fn get_trees(
+    args: &GetArgs,
+    client: &Client,
+    sources: &[Address],
+    target: &Path,
+    into: bool,
+    context: &Context,
+) -> Result<(), CliError> {
+    let (mut jobs, mut missing) = (Vec::new(), Vec::new());
+    for source in sources {
+        let before = jobs.len();
+        collect(client, source, into || sources.len() > 1, &mut jobs).await?;
+        if jobs.len() == before {
+            // No directory: maybe a file.
+            if source.is_directory() {
+                client.bucket(&source.bucket).await?;
+                missing.push(source);
+                continue;
+            }
+            let info = client.stat(args.file(source)?).await?;
+            if !into && sources.len() == 1 {
+                return get_file(args, client, source, target, context).await;
+            }
+            jobs.push(job(source.to_string(), plain_name(source)?.to_owned(), &info));
+        }
+    }
+    if let (Some(source), true) = (missing.first(), jobs.is_empty()) {
+        if !source.key.is_empty() {
+            let error = crate::DfsError::new(ErrorCode::NotFound, format!("nothing is under {source}"));
+            return Err(error.into());
+        }
+        context.output.note(format!("{source} is empty"));
+    }
+    let opened = target.to_owned();
+    let root = blocking(move || Root::open(&opened)).await?;
+    let root =
+        Arc::new(root.map_err(|error| CliError::io(format_args!("opening {}", target.display()), error))?);
+    let progress = Progress::new();
+    let bar = Bar::follow(context.output, &progress, Some(jobs.len() as u64));
+    context.set_interrupt_message("interrupted; files already whole stay, no other was left behind");
+    let report = run_all(jobs, |job| job.size, |job| get_one(client, job, &root, target, &progress)).await;
+    drop(bar);
+    report.finish(context.output, "got")
+}
+
+/// Every file under `source`, with the path it gets below the target.
+async fn collect(client: &Client, source: &Address, into: bool, jobs: &mut Vec<Job>) -> Result<(), CliError> {
+    let prefix = source.prefix();
+    let mut entries = std::pin::pin!(client.list_all(Listing::under(&source.bucket, &prefix)));
+    while let Some(entry) = entries.try_next().await? {
+        let Some(v1::list_entry::Kind::File(info)) = entry.kind else { continue };
+        let address = Address::parse(&info.path)?;
+        let Some(rest) = address.key.strip_prefix(&prefix) else { continue };
+        let key = if into { format!("{}/{rest}", source.name()) } else { rest.to_owned() };
+        jobs.push(job(address.to_string(), key, &info));
+    }
+    Ok(())
+}
+
+fn job(address: String, key: String, info: &v1::FileInfo) -> Job {
+    // By path and version: what was listed is what is fetched, even if it is overwritten meanwhile.
+    let file = FileRef::from(address.as_str()).at_version(info.version);
+    Job { file, address, key, size: info.size }
+}
+
+async fn get_one(
+    client: &Client,
+    job: Job,
+    root: &Root,
+    target: &Path,
+    progress: &Progress,
+) -> Result<serde_json::Value, Failure> {
+    let failed = |error: CliError| Failure::new(job.address.clone(), error);
+    let parts = local_parts(&job.key).map_err(|why| failed(CliError::failed(why)))?;
+    let client = share_memory(client, job.size);
+    let info = fetch(&client, job.file.clone(), root, &parts, progress).await.map_err(failed)?;
+    progress.add_file();
+    Ok(json!({
+        "path": job.address, "file": joined(target, &parts), "version": info.version, "size": info.size,
+    }))
+}

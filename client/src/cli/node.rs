@@ -1,0 +1,90 @@
+//! `dfsctl node`.
+
+use clap::Subcommand;
+use comfy_table::Table;
+use serde_json::{Value, json};
+
+use super::stat::state;
+use super::{CliError, Context, format};
+use crate::v1;
+
+/// Look at chunk servers
+#[derive(clap::Args, Debug)]
+pub(crate) struct NodeArgs {
+    #[command(subcommand)]
+    command: NodeCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum NodeCommand {
+    /// List chunk servers
+    Ls,
+    /// Show one
+    Show { node: String },
+    /// Forget one that holds nothing any more
+    Remove { node: String },
+}
+
+pub(crate) async fn run(args: NodeArgs, context: &Context) -> Result<(), CliError> {
+    let client = context.client().await?;
+    match args.command {
+        NodeCommand::Ls => {
+            let nodes = client.nodes().await?.nodes;
+            let value = json!({ "nodes": nodes.iter().map(node_json).collect::<Vec<_>>() });
+            context.output.result(&value, || table(&nodes))
+        }
+        NodeCommand::Show { node } => {
+            let value = node_json(&client.node(&node).await?);
+            context.output.result(&value, || {
+                let mut table = Table::new();
+                table.load_style(comfy_table::TableStyle::new());
+                for (field, value) in value.as_object().into_iter().flatten() {
+                    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    table.add_row([field.clone(), text]);
+                }
+                table.trim_fmt()
+            })
+        }
+        NodeCommand::Remove { node } => {
+            let done = client.remove_node(&node).await?;
+            context
+                .output
+                .result(&json!({ "node_id": node, "position": done.position }), || format!("{node} removed"))
+        }
+    }
+}
+
+/// One line a node.
+pub(crate) fn table(nodes: &[v1::NodeInfo]) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::TableStyle::new());
+    table.set_header(["NODE", "STATE", "ADDRESS", "DOMAIN", "USED", "CAPACITY", "CHUNKS"]);
+    for node in nodes {
+        table.add_row([
+            node.node_id.clone(),
+            state(node.state).to_owned(),
+            node.address.clone(),
+            node.domain.clone(),
+            format::size(node.used),
+            format::size(node.capacity),
+            node.chunks.to_string(),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+pub(crate) fn node_json(node: &v1::NodeInfo) -> Value {
+    json!({
+        "node_id": node.node_id,
+        "address": node.address,
+        "incarnation": format::id(&node.incarnation),
+        "domain": node.domain,
+        "state": state(node.state),
+        "is_alive": node.is_alive,
+        "last_heartbeat": format::time(node.last_heartbeat_unix_ms),
+        "capacity": node.capacity,
+        "used": node.used,
+        "chunks": node.chunks,
+        "version": node.version,
+    })
+}

@@ -1,0 +1,91 @@
+//! `dfsctl rm`.
+
+use futures::TryStreamExt;
+use serde_json::json;
+
+use super::address::Address;
+use super::files::{Failure, run_all};
+use super::{CliError, Context};
+use crate::options::Condition;
+use crate::{ErrorCode, FileRef, Listing, v1};
+
+/// Delete files. The bucket keeps them for its keep time unless --purge
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  dfsctl rm dfs://work/old.pdf\n  dfsctl rm -r dfs://work/2019/\n  dfsctl rm --version 65536 dfs://work/final.pdf     one version alone"
+)]
+pub(crate) struct RmArgs {
+    /// dfs://BUCKET/KEY
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+    /// Everything below
+    #[arg(long, short)]
+    recursive: bool,
+    /// A file that does not exist is no error
+    #[arg(long, short)]
+    force: bool,
+    /// Keep nothing: drop every version now
+    #[arg(long)]
+    purge: bool,
+    /// Delete this version alone
+    #[arg(long, value_name = "VERSION", conflicts_with = "recursive")]
+    version: Option<u64>,
+    /// Only if the file is at this version now
+    #[arg(long, value_name = "VERSION", conflicts_with = "recursive")]
+    if_version: Option<u64>,
+}
+
+pub(crate) async fn run(args: RmArgs, context: &Context) -> Result<(), CliError> {
+    let client = context.client().await?;
+    let mut jobs = Vec::new();
+    for file in &args.files {
+        let address = Address::parse(file)?;
+        if !args.recursive {
+            jobs.push(address.file()?.to_string());
+            continue;
+        }
+        let before = jobs.len();
+        let mut entries = std::pin::pin!(client.list_all(Listing::under(&address.bucket, address.prefix())));
+        while let Some(entry) = entries.try_next().await? {
+            if let Some(v1::list_entry::Kind::File(info)) = entry.kind {
+                jobs.push(info.path);
+            }
+        }
+        // -r of a file removes it, as rm does; an empty bucket has nothing to remove.
+        if jobs.len() == before && !address.is_directory() {
+            jobs.push(address.file()?.to_string());
+        }
+    }
+    let condition = Condition { if_version: args.if_version, if_to_version: None };
+    let one = jobs.len() == 1;
+    let mut report = run_all(
+        jobs,
+        |_| 0,
+        |path| {
+            let mut file = FileRef::from(path.as_str());
+            if let Some(version) = args.version {
+                file = file.at_version(version);
+            }
+            let (client, purge, force) = (client.clone(), args.purge, args.force);
+            async move {
+                match client.delete(file, condition, purge).await {
+                    Ok(done) => Ok(json!({ "path": path, "version": done.version })),
+                    Err(error) if force && error.code == ErrorCode::NotFound => Ok(json!({ "path": path })),
+                    Err(error) => Err(Failure::new(path, error.into())),
+                }
+            }
+        },
+    )
+    .await;
+    if let (true, Some(failure)) = (one, report.failed.pop()) {
+        let hint = CliError::from(crate::DfsError::new(
+            ErrorCode::from_word(failure.code).unwrap_or(ErrorCode::Internal),
+            failure.message,
+        ));
+        return Err(hint);
+    }
+    if one && !context.output.is_json() {
+        return Ok(());
+    }
+    report.finish(context.output, "deleted")
+}
