@@ -11,9 +11,13 @@
 pub mod apply;
 pub mod invariants;
 pub mod kv;
+#[cfg(test)]
+mod model;
 mod ops;
+pub mod placement;
 pub mod policy;
 pub mod query;
+pub mod repair;
 pub mod rights;
 pub mod rows;
 mod rules;

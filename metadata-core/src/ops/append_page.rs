@@ -146,3 +146,167 @@ fn reference(
     settle(ctx, key, before.as_ref(), Some(row))?;
     Ok(Ok(copies))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CLUSTER, World, begin, bucket, commit, page};
+    use dfs_types::PrincipalId;
+
+    /// Three nodes in three domains, a bucket of ann's, and an open upload of hers.
+    fn world() -> (World, PrincipalId, bytes::Bytes, bytes::Bytes) {
+        let mut world = World::new();
+        for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c")] {
+            world.node(name, domain);
+        }
+        let ann = world.user("ann");
+        let bucket_id = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        let c = begin(&world, ann, &bucket_id, "a", 3);
+        let upload = world.ok(ann, c).created_id;
+        (world, ann, bucket_id, upload)
+    }
+
+    fn needs(error: &DfsError) -> Vec<(u32, Need)> {
+        error.chunks.iter().map(|chunk| (chunk.index, chunk.need)).collect()
+    }
+
+    #[test]
+    fn pages_come_in_order_and_may_come_again() {
+        let (mut world, ann, _, upload) = world();
+        let at = [world.at("n1"), world.at("n2"), world.at("n3")];
+        world.fails(ann, page(&upload, 2, &[1, 2], &at), ErrorCode::ManifestMismatch);
+        let appended = world.ok(ann, page(&upload, 0, &[1, 2], &at));
+        assert_eq!((appended.copies, appended.target), (3, 3));
+        assert!(world.ok(ann, page(&upload, 0, &[1, 2], &at)).replayed);
+        assert_eq!(world.chunk(ann, 1).unwrap().present, 3);
+        world.fails(ann, page(&upload, 0, &[1, 3], &at), ErrorCode::ManifestMismatch);
+        world.fails(ann, page(&upload, 1, &[2], &at), ErrorCode::ManifestMismatch);
+        world.ok(ann, page(&upload, 2, &[3], &at));
+        let bob = world.user("bob");
+        world.fails(bob, page(&upload, 3, &[4], &at), ErrorCode::UploadNotFound);
+    }
+
+    #[test]
+    fn fewer_than_min_ack_copies_are_refused_and_below_target_is_a_deficit() {
+        let (mut world, ann, _, upload) = world();
+        let (one, two) = (world.at("n1"), world.at("n2"));
+        let error = world.fails(ann, page(&upload, 0, &[1, 2], &[one.clone()]), ErrorCode::ChunksMissing);
+        assert_eq!(needs(&error), [(0, Need::Send), (1, Need::Send)]);
+        assert_eq!(world.counters().chunks, 0, "all or nothing");
+        // The same node twice is one copy.
+        world.fails(ann, page(&upload, 0, &[1], &[one.clone(), one.clone()]), ErrorCode::ChunksMissing);
+        let appended = world.ok(ann, page(&upload, 0, &[1], &[one, two]));
+        assert_eq!((appended.copies, appended.target), (2, 3));
+        assert_eq!(world.counters().deficits, 1);
+        assert_eq!(crate::query::deficits_page(&world.kv, None, 9).unwrap()[0].priority, 2);
+    }
+
+    #[test]
+    fn copies_in_one_domain_do_not_do_while_there_are_others() {
+        let (mut world, ann, _, upload) = world();
+        world.node("n4", "a");
+        let same = [world.at("n1"), world.at("n4")];
+        world.fails(ann, page(&upload, 0, &[1], &same), ErrorCode::ChunksMissing);
+        for name in ["n2", "n3"] {
+            world.set_state(name, v1::NodeState::Down);
+        }
+        world.ok(ann, page(&upload, 0, &[1], &same));
+    }
+
+    #[test]
+    fn receipts_of_old_epochs_ask_for_a_touch_and_of_wrong_nodes_for_the_bytes() {
+        let (mut world, ann, _, upload) = world();
+        let old = [world.at("n1"), world.at("n2")];
+        let floor = v1::RaiseEpochFloor { position: world.position() };
+        world.tick(1);
+        let floor = v1::RaiseEpochFloor { position: floor.position + 1 };
+        world.ok(CLUSTER, v1::command::Kind::RaiseEpochFloor(floor));
+        let error = world.fails(ann, page(&upload, 0, &[1], &old), ErrorCode::ChunksMissing);
+        assert_eq!(needs(&error), [(0, Need::Touch)]);
+
+        let good = world.at("n1");
+        let mut foreign = world.at("n2");
+        foreign.incarnation = vec![9; 16].into();
+        let error =
+            world.fails(ann, page(&upload, 0, &[1], &[good.clone(), foreign]), ErrorCode::ChunksMissing);
+        assert_eq!(needs(&error), [(0, Need::Send)]);
+        let draining = world.at("n2");
+        world.set_state("n2", v1::NodeState::Draining);
+        world.fails(ann, page(&upload, 0, &[1], &[good.clone(), draining]), ErrorCode::ChunksMissing);
+        let mut future = world.at("n3");
+        future.epoch += 1 << 40;
+        world.fails(ann, page(&upload, 0, &[1], &[good, future]), ErrorCode::ChunksMissing);
+    }
+
+    #[test]
+    fn hits_need_live_undoubted_copies_in_the_callers_realm() {
+        let (mut world, ann, bucket_id, upload) = world();
+        world.fails(ann, page(&upload, 0, &[1], &[]), ErrorCode::ChunksMissing);
+        world.file(ann, &bucket_id, "b", &[1, 2], &["n1", "n2"]);
+        world.ok(ann, page(&upload, 0, &[1, 1], &[]));
+
+        // Another tenant's realm does not have it.
+        let bob = world.user("bob");
+        let theirs = world.ok(bob, bucket("theirs", 3, 0)).created_id;
+        let c = begin(&world, bob, &theirs, "a", 3);
+        let their_upload = world.ok(bob, c).created_id;
+        world.fails(bob, page(&their_upload, 0, &[1], &[]), ErrorCode::ChunksMissing);
+
+        let doubted = crate::testing::change(world.chunk_key(ann, 2), world.at("n1"));
+        let c = v1::DoubtLocations { changes: vec![doubted] };
+        world.ok(CLUSTER, v1::command::Kind::DoubtLocations(c));
+        let error = world.fails(ann, page(&upload, 2, &[1, 2], &[]), ErrorCode::ChunksMissing);
+        assert_eq!(needs(&error), [(3, Need::Send)]);
+        world.set_state("n2", v1::NodeState::Down);
+        let error = world.fails(ann, page(&upload, 2, &[1, 2], &[]), ErrorCode::ChunksMissing);
+        assert_eq!(needs(&error), [(2, Need::Send), (3, Need::Send)]);
+        // A receipt from a third node makes it two again.
+        let third = world.at("n3");
+        world.ok(ann, page(&upload, 2, &[1], &[third]));
+        world.ok(ann, commit(&upload, 3));
+    }
+
+    #[test]
+    fn a_receipt_from_before_a_purge_is_no_copy() {
+        let (mut world, ann, bucket_id, upload) = world();
+        let early = [world.at("n1"), world.at("n2")];
+        world.file(ann, &bucket_id, "b", &[1], &["n1", "n2", "n3"]);
+        world.ok(ann, crate::testing::delete(&bucket_id, "b"));
+        world.release_all();
+        assert_eq!(world.purge_trash(), 1);
+        assert_eq!(world.chunk(ann, 1), None);
+        let done = |name: &str, position| v1::PurgedAt {
+            chunk: Some(crate::testing::chunk_ref(world.chunk_key(ann, 1))),
+            node_id: name.into(),
+            position,
+        };
+        let at = world.position();
+        let done = vec![done("n1", at), done("n2", at), done("n3", at - 1)];
+        let done = world.ok(CLUSTER, v1::command::Kind::PurgeDone(v1::PurgeDone { done }));
+        assert_eq!((done.count, world.counters().pending_purges), (2, 1));
+        // The nodes have deleted it by now, and yet their receipts name an epoch above the floor.
+        let error = world.fails(ann, page(&upload, 0, &[1], &early), ErrorCode::ChunksMissing);
+        assert_eq!(needs(&error), [(0, Need::Touch)]);
+        let fresh = [world.at("n1"), world.at("n2")];
+        world.ok(ann, page(&upload, 0, &[1], &fresh));
+    }
+
+    #[test]
+    fn a_full_page_fits_a_command() {
+        let stored = |n: u8| v1::StoredAt {
+            node_id: format!("chunk-server-{n}.distribute"),
+            incarnation: vec![n; 16].into(),
+            epoch: u64::MAX >> 8,
+        };
+        let v1::command::Kind::AppendPage(c) =
+            page(&[1; 16], 0, &[7; MAX_PAGE_CHUNKS], &[stored(1), stored(2), stored(3)])
+        else {
+            unreachable!()
+        };
+        check(&c).unwrap();
+        let length = prost::Message::encoded_len(&c);
+        assert!(length < dfs_types::limits::MAX_COMMAND_BYTES, "{length}");
+        let more = v1::AppendPage { clear: vec![1; 1025 * 36].into(), ..c };
+        assert_eq!(check(&more).unwrap_err().code, ErrorCode::LimitExceeded);
+    }
+}

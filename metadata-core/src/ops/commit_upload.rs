@@ -87,3 +87,80 @@ pub(super) fn apply(ctx: &mut Ctx<'_>, c: &v1::CommitUpload) -> OpResult {
     uploads::forget_tombstones(ctx, 2)?;
     Ok(result)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CLUSTER, World, begin, bucket, commit, page, upload_id};
+    use dfs_proto::v1::command::Kind;
+
+    fn world() -> (World, dfs_types::PrincipalId, bytes::Bytes) {
+        let mut world = World::new();
+        for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c")] {
+            world.node(name, domain);
+        }
+        let ann = world.user("ann");
+        let id = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        (world, ann, id)
+    }
+
+    #[test]
+    fn answered_the_same_until_the_floor_passes() {
+        let (mut world, ann, bucket) = world();
+        let upload = world.upload(ann, &bucket, "a", &[1, 2], &["n1", "n2"]);
+        world.fails(ann, commit(&upload, 1), ErrorCode::ManifestMismatch);
+        let bob = world.user("bob");
+        world.fails(bob, commit(&upload, 2), ErrorCode::UploadNotFound);
+        let first = world.ok(ann, commit(&upload, 2));
+        assert_eq!((first.copies, first.target), (2, 3));
+        let again = world.ok(ann, commit(&upload, 2));
+        assert_eq!((again.version, again.position, again.replayed), (first.version, first.position, true));
+        assert_eq!(world.counters().versions, 1);
+        let at = [world.at("n1"), world.at("n2")];
+        world.fails(ann, page(&upload, 2, &[3], &at), ErrorCode::UploadNotFound);
+
+        let position = world.position();
+        world.ok(CLUSTER, Kind::RaiseEpochFloor(v1::RaiseEpochFloor { position }));
+        world.fails(ann, commit(&upload, 2), ErrorCode::UploadNotFound);
+        assert_eq!(crate::query::upload(&world.kv, upload_id(&upload)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_lost_race_leaves_the_upload_open() {
+        let (mut world, ann, bucket) = world();
+        let guarded = |upload: &[u8], version| {
+            let Kind::CommitUpload(c) = commit(upload, 1) else { unreachable!() };
+            Kind::CommitUpload(v1::CommitUpload { if_version: Some(version), ..c })
+        };
+        let one = world.upload(ann, &bucket, "a", &[1], &["n1", "n2"]);
+        let two = world.upload(ann, &bucket, "a", &[2], &["n1", "n2"]);
+        let first = world.ok(ann, guarded(&one, 0));
+        world.fails(ann, guarded(&two, 0), ErrorCode::VersionMismatch);
+        let second = world.ok(ann, guarded(&two, first.version));
+        assert_eq!(second.file_id, first.file_id);
+        world.release_all();
+        assert_eq!(world.chunk(ann, 1).unwrap().wanted, 0);
+    }
+
+    #[test]
+    fn an_empty_upload_is_an_empty_file_and_a_declared_size_binds() {
+        let (mut world, ann, bucket) = world();
+        let c = begin(&world, ann, &bucket, "empty", 3);
+        let upload = world.ok(ann, c).created_id;
+        world.ok(ann, commit(&upload, 0));
+        assert_eq!(world.head(&bucket, "empty").unwrap().size, 0);
+
+        let Kind::BeginUpload(c) = begin(&world, ann, &bucket, "sized", 3) else { unreachable!() };
+        let sized = world.ok(ann, Kind::BeginUpload(v1::BeginUpload { size: Some(5), ..c })).created_id;
+        world.fails(ann, commit(&sized, 0), ErrorCode::ManifestMismatch);
+    }
+
+    #[test]
+    fn no_half_file_is_visible_and_the_bucket_may_go_meanwhile() {
+        let (mut world, ann, bucket) = world();
+        let upload = world.upload(ann, &bucket, "a", &[1], &["n1", "n2"]);
+        assert_eq!(world.head(&bucket, "a"), None);
+        world.ok(ann, crate::testing::drop_bucket("photos"));
+        world.fails(ann, commit(&upload, 1), ErrorCode::BucketNotFound);
+    }
+}

@@ -56,3 +56,41 @@ fn end(ctx: &mut Ctx<'_>, id: UploadId, row: &v1::UploadRow) {
     }
     uploads::bury(ctx, id, row, v1::UploadState::Ended, None);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CLUSTER, World, abort, bucket, commit, page};
+    use dfs_proto::v1::command::Kind;
+
+    #[test]
+    fn aborted_and_expired_uploads_let_their_chunks_go() {
+        let mut world = World::new();
+        for (name, domain) in [("n1", "a"), ("n2", "b")] {
+            world.node(name, domain);
+        }
+        let (ann, bob) = (world.user("ann"), world.user("bob"));
+        let bucket = world.ok(ann, bucket("photos", 2, 0)).created_id;
+        let upload = world.upload(ann, &bucket, "a", &[1, 2, 3, 1], &["n1", "n2"]);
+        world.fails(bob, abort(&upload), ErrorCode::UploadNotFound);
+        world.ok(ann, abort(&upload));
+        world.fails(ann, abort(&upload), ErrorCode::UploadNotFound);
+        world.fails(ann, commit(&upload, 4), ErrorCode::UploadNotFound);
+        world.release_all();
+        assert_eq!(world.counters().trash_chunks, 3);
+
+        let upload = world.upload(ann, &bucket, "a", &[1, 2], &[]);
+        assert_eq!(world.counters().trash_chunks, 1, "chunks come back from trash");
+        world.tick(1000);
+        let at = [world.at("n1"), world.at("n2")];
+        world.ok(ann, page(&upload, 2, &[4], &at));
+        let expire = |idle_since_ms| {
+            Kind::EndUpload(v1::EndUpload { upload_ids: vec![upload.clone()], expired: true, idle_since_ms })
+        };
+        assert_eq!(world.ok(CLUSTER, expire(999)).count, 0, "a page came meanwhile");
+        world.fails(ann, expire(1000), ErrorCode::PermissionDenied);
+        assert_eq!(world.ok(CLUSTER, expire(1000)).count, 1);
+        world.release_all();
+        assert_eq!(world.counters().trash_chunks, 4);
+    }
+}

@@ -36,3 +36,60 @@ pub(super) fn apply(ctx: &mut Ctx<'_>, c: &v1::PurgeChunks) -> OpResult {
     }
     Ok(v1::CommandResult { count, ..Default::default() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query;
+    use crate::testing::{CLUSTER, World, bucket, delete};
+    use dfs_proto::v1::command::Kind;
+
+    /// A chunk purged by an order that was made before it was used again would be lost.
+    #[test]
+    fn a_chunk_used_again_survives_a_late_order_even_from_trash() {
+        let mut world = World::new();
+        for (name, domain) in [("n1", "a"), ("n2", "b")] {
+            world.node(name, domain);
+        }
+        let ann = world.user("ann");
+        let bucket = world.ok(ann, bucket("photos", 2, 0)).created_id;
+        world.file(ann, &bucket, "a", &[1], &["n1", "n2"]);
+        world.ok(ann, delete(&bucket, "a"));
+        world.release_all();
+        let late = query::trash_due(&world.kv, 0, 9).unwrap();
+        assert_eq!(late.len(), 1);
+        world.file(ann, &bucket, "a", &[1], &[]);
+        let order = Kind::PurgeChunks(v1::PurgeChunks { chunks: late });
+        assert_eq!(world.ok(CLUSTER, order.clone()).count, 0);
+        world.ok(ann, delete(&bucket, "a"));
+        world.release_all();
+        assert_eq!(world.ok(CLUSTER, order).count, 0, "in trash again, since another position");
+        assert_eq!(world.purge_trash(), 1);
+        let counters = world.counters();
+        assert_eq!((counters.chunks, counters.trash_chunks, counters.pending_purges), (0, 0, 2));
+        let seat = query::node(&world.kv, "n1").unwrap().unwrap().row.seat;
+        let tickets = query::pending_purges(&world.kv, seat, None, 9).unwrap();
+        assert_eq!(tickets[0].position, world.position());
+    }
+
+    #[test]
+    fn facts_go_when_the_floor_passes() {
+        let mut world = World::new();
+        for (name, domain) in [("n1", "a"), ("n2", "b")] {
+            world.node(name, domain);
+        }
+        let ann = world.user("ann");
+        let bucket = world.ok(ann, bucket("photos", 2, 0)).created_id;
+        world.file(ann, &bucket, "a", &[1], &["n1", "n2"]);
+        world.ok(ann, delete(&bucket, "a"));
+        world.release_all();
+        world.purge_trash();
+        let position = world.position();
+        let floor = Kind::RaiseEpochFloor(v1::RaiseEpochFloor { position });
+        // Two facts, and the tombstone of the upload.
+        assert_eq!(world.ok(CLUSTER, floor.clone()).count, 1 + 2 + 1);
+        assert_eq!(world.ok(CLUSTER, floor).count, 0);
+        let beyond = v1::RaiseEpochFloor { position: world.position() + 65536 };
+        world.fails(CLUSTER, Kind::RaiseEpochFloor(beyond), dfs_types::ErrorCode::FailedPrecondition);
+    }
+}

@@ -122,3 +122,65 @@ impl Recheck for v1::SeatRow {
         self.recheck_after = Default::default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query;
+    use crate::testing::{CLUSTER, World, bucket, register};
+    use dfs_proto::v1::command::Kind;
+
+    #[test]
+    fn a_name_has_one_data_directory_at_a_time() {
+        let mut world = World::new();
+        for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c")] {
+            world.node(name, domain);
+        }
+        let ann = world.user("ann");
+        let bucket = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        world.file(ann, &bucket, "a", &[1, 2, 3], &["n1", "n2", "n3"]);
+        // The same again: only address and domain change.
+        world.ok(CLUSTER, register("n1", "z", 1));
+        assert_eq!(query::node(&world.kv, "n1").unwrap().unwrap().row.domain, "z");
+        // Another node's data directory.
+        let Kind::RegisterNode(c) = register("n1", "a", 1) else { unreachable!() };
+        let stolen = v1::RegisterNode { node_id: "n9".into(), ..c };
+        world.fails(CLUSTER, Kind::RegisterNode(stolen), ErrorCode::NodeConflict);
+        // A new directory while the old one serves.
+        world.fails(CLUSTER, register("n1", "a", 2), ErrorCode::NodeConflict);
+
+        world.set_state("n1", v1::NodeState::Down);
+        let old = world.at("n2");
+        world.ok(CLUSTER, register("n1", "a", 2));
+        assert_eq!(query::nodes_to_recheck(&world.kv).unwrap().len(), 1);
+        world.recheck_all();
+        assert_eq!(world.counters().deficits, 3);
+        assert_eq!(world.chunk(ann, 1).unwrap().copies.len(), 2);
+        assert_eq!(
+            query::node_by_incarnation(
+                &world.kv,
+                Incarnation::from_slice(&crate::testing::incarnation("n1", 1)).unwrap()
+            )
+            .unwrap(),
+            None
+        );
+        // The old directory comes back: its old receipts are older than its new registration.
+        world.set_state("n1", v1::NodeState::Down);
+        world.ok(CLUSTER, register("n1", "a", 1));
+        let stale = v1::StoredAt { epoch: old.epoch, ..world.at("n1") };
+        let add = v1::AddLocations { changes: vec![crate::testing::change(world.chunk_key(ann, 1), stale)] };
+        assert_eq!(world.ok(CLUSTER, Kind::AddLocations(add)).count, 0);
+    }
+
+    #[test]
+    fn forms() {
+        let bad = |change: fn(&mut v1::RegisterNode)| {
+            let Kind::RegisterNode(mut c) = register("n1", "a", 1) else { unreachable!() };
+            change(&mut c);
+            check(&c).unwrap_err().code
+        };
+        assert_eq!(bad(|c| c.node_id = "N1".into()), ErrorCode::InvalidArgument);
+        assert_eq!(bad(|c| c.address = "n1".into()), ErrorCode::InvalidArgument);
+        assert_eq!(bad(|c| c.domain = String::new()), ErrorCode::InvalidArgument);
+    }
+}
