@@ -52,6 +52,7 @@ impl DataPlane {
         };
         let (sender, items) = mpsc::channel(QUEUE_MESSAGES);
         let (end, ended) = oneshot::channel();
+        let (this, key) = (self.clone(), planned.bytes.key());
         // A task of its own, so that a reader who stops reading holds its place only until IDLE.
         let task = async move {
             let length = planned.length;
@@ -62,6 +63,7 @@ impl DataPlane {
                 Ok(()) => tracing::debug!(bytes = length, "get"),
                 Err(error) => {
                     tracing::info!(code = %error.code, error = %error.message, "get broke off");
+                    this.note_fault(key, &error);
                     // Nobody hears it if the reader went away.
                     let _ = end.send(error);
                 }
@@ -109,9 +111,10 @@ impl DataPlane {
         Ok(Planned { header, bytes, length, _place: place })
     }
 
-    /// A copy that was promised and is not there, or does not check, goes into the next heartbeat.
+    /// A copy that was promised and is not there, or cannot be read right, goes into the next
+    /// heartbeat: the leader probes it then.
     fn note_fault(&self, key: ChunkKey, error: &DfsError) {
-        let corrupt = error.code == ErrorCode::Integrity;
+        let corrupt = matches!(error.code, ErrorCode::Integrity | ErrorCode::Io);
         if corrupt || error.code == ErrorCode::ChunkNotFound {
             telemetry::fault_found(corrupt);
             self.node.faults.report(key.realm, key.chunk, corrupt);

@@ -36,6 +36,10 @@ impl ChunkBytes {
         Self { store, pool, key, ranges, piece: Bytes::new() }
     }
 
+    pub fn key(&self) -> ChunkKey {
+        self.key
+    }
+
     /// The next bytes, at most `most`; none at the end. A piece never spans two ranges.
     ///
     /// # Errors
