@@ -109,10 +109,12 @@ pub fn main() -> ExitCode {
             return Exit::Failed.code().into();
         }
     };
+    // `dev` brings its servers down in good order first: it watches for signals itself.
+    let watches_signals = matches!(cli.command, Command::Dev(_));
     let result = runtime.block_on(async {
         tokio::select! {
             result = run(cli.command, context.clone()) => result,
-            () = interrupted() => Err(CliError::interrupted(context.interrupt_message())),
+            () = interrupted(), if !watches_signals => Err(CliError::interrupted(context.interrupt_message())),
         }
     });
     // Whatever still waits for a dead server must not keep the process.
