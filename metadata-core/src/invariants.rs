@@ -27,7 +27,7 @@ use crate::rows::seats::{Seats, SeatsByIncarnation};
 use crate::rows::trash::Trash;
 use crate::rows::uploads::{UploadTombstones, Uploads, UploadsByActivity};
 use crate::rows::versions::{Newest, Versions};
-use crate::rows::{self, ChunkKey, Row, Tail};
+use crate::rows::{self, ChunkKey, Pair, Row, Tail};
 use crate::rules::chunks::wanted;
 use crate::rules::roster::Roster;
 
@@ -44,7 +44,7 @@ pub fn check_invariants(kv: &dyn KvRead) -> Result<(), String> {
     indices(kv, &counters)
 }
 
-fn all<R: Row>(kv: &dyn KvRead) -> Result<Vec<(R::Key, R::Value)>, String> {
+fn all<R: Row>(kv: &dyn KvRead) -> Result<Vec<Pair<R>>, String> {
     rows::scan::<R>(kv, &(), None, usize::MAX).map_err(|error| error.to_string())
 }
 

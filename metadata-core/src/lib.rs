@@ -11,6 +11,7 @@
 pub mod apply;
 pub mod invariants;
 pub mod kv;
+pub mod kv_suite;
 #[cfg(test)]
 mod model;
 mod ops;

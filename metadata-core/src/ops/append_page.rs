@@ -63,9 +63,12 @@ pub(super) fn apply(ctx: &mut Ctx<'_>, c: &v1::AppendPage) -> OpResult {
     buckets::by_id(ctx, &upload.bucket_id)?;
     if c.first_index < upload.chunks {
         return match ctx.get::<Pages>(&(id, c.first_index))? {
-            Some(page) if page.clear == c.clear => {
-                Ok(v1::CommandResult { replayed: true, ..Default::default() })
-            }
+            Some(page) if page.clear == c.clear => Ok(v1::CommandResult {
+                copies: upload.copies,
+                target: upload.policy.unwrap_or_default().target,
+                replayed: true,
+                ..Default::default()
+            }),
             _ => refuse(ErrorCode::ManifestMismatch, "another page stands there already"),
         };
     }
@@ -190,7 +193,8 @@ mod tests {
     fn fewer_than_min_ack_copies_are_refused_and_below_target_is_a_deficit() {
         let (mut world, ann, _, upload) = world();
         let (one, two) = (world.at("n1"), world.at("n2"));
-        let error = world.fails(ann, page(&upload, 0, &[1, 2], &[one.clone()]), ErrorCode::ChunksMissing);
+        let error =
+            world.fails(ann, page(&upload, 0, &[1, 2], std::slice::from_ref(&one)), ErrorCode::ChunksMissing);
         assert_eq!(needs(&error), [(0, Need::Send), (1, Need::Send)]);
         assert_eq!(world.counters().chunks, 0, "all or nothing");
         // The same node twice is one copy.

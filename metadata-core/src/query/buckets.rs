@@ -65,3 +65,26 @@ pub fn buckets_page(
     }
     Ok(page)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{World, bucket};
+
+    #[test]
+    fn pages_of_ones_own_buckets() {
+        let mut world = World::new();
+        let (ann, bob) = (world.user("ann"), world.user("bob"));
+        for n in 0..6 {
+            world.ok(if n % 2 == 0 { ann } else { bob }, bucket(&format!("bucket-{n}"), 3, 0));
+        }
+        let page = |who, after: Option<&str>, limit| {
+            let page = buckets_page(&world.kv, &world.row(who), after, limit).unwrap();
+            (page.buckets.into_iter().map(|bucket| bucket.name).collect::<Vec<_>>(), page.next_after)
+        };
+        let (names, next) = page(ann, None, 2);
+        assert_eq!((names, next.as_deref()), (vec!["bucket-0".into(), "bucket-2".into()], Some("bucket-2")));
+        assert_eq!(page(ann, next.as_deref(), 2), (vec!["bucket-4".to_owned()], None));
+        assert_eq!(page(world.admin, None, 9).0.len(), 6);
+    }
+}

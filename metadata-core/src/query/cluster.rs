@@ -51,3 +51,23 @@ pub fn position_at(kv: &dyn KvRead, cluster_ms: u64) -> Result<Option<Position>,
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::World;
+
+    #[test]
+    fn marks_tell_how_far_the_floor_may_rise() {
+        let mut world = World::new();
+        assert_eq!(position_at(&world.kv, 5000).unwrap(), None);
+        world.tick(1000);
+        let first = world.position();
+        world.tick(1000);
+        world.user("ann");
+        assert_eq!(position_at(&world.kv, 999).unwrap(), None);
+        assert_eq!(position_at(&world.kv, 1999).unwrap(), Some(Position(first)));
+        assert_eq!(position_at(&world.kv, 1_000_000).unwrap(), Some(Position(first + 65536)));
+        assert_eq!(clock(&world.kv).unwrap().cluster_ms, 2000);
+    }
+}

@@ -113,3 +113,46 @@ pub fn versions_page(
 fn not_found(message: String) -> DfsError {
     DfsError::new(ErrorCode::NotFound, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{World, bucket, delete, put_inline, rename};
+
+    #[test]
+    fn files_by_path_and_id_for_those_who_may_see_them() {
+        let mut world = World::new();
+        let (ann, bob) = (world.user("ann"), world.user("bob"));
+        let id = world.ok(ann, bucket("photos", 3, 1000)).created_id;
+        let one = world.ok(ann, put_inline(&id, "a", b"one"));
+        let two = world.ok(ann, put_inline(&id, "a", b"two"));
+        let file = FileId::from_slice(&one.file_id).unwrap();
+        let path: DfsPath = "/photos/a".parse().unwrap();
+        let by_path = |world: &World, who, version| find_by_path(&world.kv, &world.row(who), &path, version);
+        let by_id = |world: &World, who, version| find_by_id(&world.kv, &world.row(who), file, version);
+        let code = |found: Result<FileView, DfsError>| found.unwrap_err().code;
+
+        let view = by_path(&world, ann, None).unwrap();
+        assert_eq!((view.version, view.current), (two.version, true));
+        assert_eq!(by_id(&world, ann, None).unwrap(), view);
+        let old = by_id(&world, world.admin, Some(one.version)).unwrap();
+        assert!(!old.current && old.row.unwrap().expires_ms > 0);
+        assert_eq!(code(by_path(&world, bob, None)), ErrorCode::BucketNotFound);
+        assert_eq!(code(by_id(&world, bob, None)), ErrorCode::NotFound);
+        assert_eq!(code(by_id(&world, ann, Some(3))), ErrorCode::NotFound);
+
+        world.ok(ann, delete(&id, "a"));
+        let gone = by_path(&world, ann, None).unwrap();
+        assert!(gone.row.is_none() && gone.current);
+        assert!(by_path(&world, ann, Some(two.version)).unwrap().row.is_some());
+
+        // Replaced by a rename, the file has no current version, but still its old ones.
+        world.ok(ann, put_inline(&id, "b", b"three"));
+        world.ok(ann, rename(&id, "b", "a"));
+        assert_eq!(code(by_id(&world, ann, None)), ErrorCode::NotFound);
+        assert!(by_id(&world, ann, Some(two.version)).unwrap().row.is_some());
+        let versions = versions_page(&world.kv, file, None, 9).unwrap();
+        assert_eq!(versions.iter().map(|(v, _)| *v).collect::<Vec<_>>(), [two.version, one.version]);
+        assert_eq!(versions_page(&world.kv, file, Some(two.version), 9).unwrap().len(), 1);
+    }
+}

@@ -140,7 +140,7 @@ fn write_cursor(key: &[u8]) -> String {
 
 fn read_cursor(text: &str) -> Result<Vec<u8>, DfsError> {
     let malformed = || DfsError::new(ErrorCode::InvalidArgument, "the cursor is not one of ours");
-    if text.len() > MAX_CURSOR_BYTES || text.len() % 2 != 0 || !text.is_ascii() {
+    if text.len() > MAX_CURSOR_BYTES || !text.len().is_multiple_of(2) || !text.is_ascii() {
         return Err(malformed());
     }
     let bytes: Option<Vec<u8>> =

@@ -115,3 +115,82 @@ fn page_at(kv: &dyn KvRead, manifest: UploadId, offset: u64) -> Result<u32, RowE
         None => Err(RowError::corrupt(Kind::PageStart, "no page holds the offset")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query;
+    use crate::testing::{CHUNK_BYTES, World, begin, bucket, commit, page};
+
+    /// Three pages of 2, 1 and 3 chunks of 1,000 bytes.
+    fn file() -> (World, v1::VersionRow) {
+        let mut world = World::new();
+        for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c")] {
+            world.node(name, domain);
+        }
+        let ann = world.user("ann");
+        let bucket = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        let c = begin(&world, ann, &bucket, "a", 3);
+        let upload = world.ok(ann, c).created_id;
+        let at = [world.at("n1"), world.at("n2"), world.at("n3")];
+        world.ok(ann, page(&upload, 0, &[1, 2], &at));
+        world.ok(ann, page(&upload, 2, &[3], &at[..2]));
+        world.ok(ann, page(&upload, 3, &[4, 1, 5], &at));
+        let id = UploadId::from_slice(&upload).unwrap();
+        let (first, entries) = query::upload_entries(&world.kv, id, 4).unwrap().unwrap();
+        assert_eq!((first, entries.len()), (3, 3));
+        assert_eq!(query::upload_entries(&world.kv, id, 6).unwrap(), None);
+        world.ok(ann, commit(&upload, 6));
+        let path = "/photos/a".parse().unwrap();
+        let view = query::find_by_path(&world.kv, &world.row(ann), &path, None).unwrap();
+        (world, view.row.unwrap())
+    }
+
+    fn shown(window: &Window) -> Vec<(u32, u64, u8)> {
+        let show = |chunk: &WindowChunk| (chunk.index, chunk.offset, chunk.chunk.key.chunk.0[0]);
+        window.chunks.iter().map(show).collect()
+    }
+
+    #[test]
+    fn windows_hold_exactly_what_a_range_needs() {
+        let (world, row) = file();
+        let window = |offset, length, max| super::window(&world.kv, &row, offset, length, max).unwrap();
+        let all = window(0, 0, 0);
+        assert_eq!(
+            shown(&all),
+            [(0, 0, 1), (1, 1000, 2), (2, 2000, 3), (3, 3000, 4), (4, 4000, 1), (5, 5000, 5)]
+        );
+        assert_eq!(all.pages.iter().map(|(first, _)| *first).collect::<Vec<_>>(), [0, 2, 3]);
+        assert_eq!((all.chunks[4].page, all.chunks[4].place), (2, 1));
+        assert_eq!(shown(&window(1999, 2, 0)), [(1, 1000, 2), (2, 2000, 3)]);
+        assert_eq!(shown(&window(2000, 1, 0)), [(2, 2000, 3)]);
+        assert_eq!(shown(&window(5999, 1, 0)), [(5, 5000, 5)]);
+        assert_eq!(shown(&window(2500, 0, 2)), [(2, 2000, 3), (3, 3000, 4)]);
+        assert_eq!(shown(&window(6000, 0, 0)), []);
+        let error = super::window(&world.kv, &row, 6001, 1, 0).unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidArgument);
+        assert_eq!(row.size, 6 * u64::from(CHUNK_BYTES));
+        let copies = &all.chunks[0].chunk.copies;
+        assert_eq!(
+            copies.iter().map(|copy| copy.holder.address.as_str()).collect::<Vec<_>>(),
+            ["n1:3001", "n2:3001", "n3:3001"]
+        );
+    }
+
+    #[test]
+    fn the_worst_chunk_is_found_page_by_page() {
+        let (world, row) = file();
+        let mut next = Some(0);
+        let mut seen = Vec::new();
+        while let Some(first) = next {
+            let step = query::worst_chunk(&world.kv, &row, first).unwrap();
+            let (index, view) = step.worst.unwrap();
+            seen.push((index, view.present, view.wanted));
+            next = step.next_index;
+        }
+        assert_eq!(seen, [(0, 3, 3), (2, 2, 3), (3, 3, 3)]);
+        let found = query::chunk_of_version(&world.kv, &row, crate::testing::chunk_id(5)).unwrap().unwrap();
+        assert_eq!(found.0, 5);
+        assert_eq!(query::chunk_of_version(&world.kv, &row, crate::testing::chunk_id(9)).unwrap(), None);
+    }
+}

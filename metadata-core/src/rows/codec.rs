@@ -45,6 +45,9 @@ pub trait Row {
     type Value: Message + Default;
 }
 
+/// A whole row.
+pub type Pair<R> = (<R as Row>::Key, <R as Row>::Value);
+
 /// Declares a kind: `row!(/// doc  Name: Kind, key type => value type)`.
 macro_rules! row {
     ($(#[$doc:meta])* $name:ident: $kind:ident, $key:ty => $value:ty $(, $space:ident)?) => {
@@ -195,7 +198,7 @@ fn decode_value<R: Row>(bytes: &[u8]) -> Result<R::Value, RowError> {
 }
 
 /// A whole row from its bytes.
-pub fn decode<R: Row>(key: &[u8], value: &[u8]) -> Result<(R::Key, R::Value), RowError> {
+pub fn decode<R: Row>(key: &[u8], value: &[u8]) -> Result<Pair<R>, RowError> {
     let mut rest = match key.split_first() {
         Some((kind, rest)) if *kind == R::KIND as u8 => rest,
         _ => return Err(RowError::corrupt(R::KIND, "key of another kind")),
@@ -259,7 +262,7 @@ pub fn scan_range<R: Row>(
     from: &[u8],
     to: &[u8],
     limit: usize,
-) -> Result<Vec<(R::Key, R::Value)>, RowError> {
+) -> Result<Vec<Pair<R>>, RowError> {
     kv.scan(R::SPACE, from, to, limit)?.iter().map(|(key, value)| decode::<R>(key, value)).collect()
 }
 
@@ -269,7 +272,7 @@ pub fn scan<R: Row>(
     prefix: &impl Part,
     after: Option<&R::Key>,
     limit: usize,
-) -> Result<Vec<(R::Key, R::Value)>, RowError> {
+) -> Result<Vec<Pair<R>>, RowError> {
     let (mut from, to) = prefix_range::<R>(prefix);
     if let Some(after) = after {
         from = key_bytes::<R>(after);
@@ -279,7 +282,7 @@ pub fn scan<R: Row>(
 }
 
 /// The first row whose key begins with `prefix`.
-pub fn first<R: Row>(kv: &dyn KvRead, prefix: &impl Part) -> Result<Option<(R::Key, R::Value)>, RowError> {
+pub fn first<R: Row>(kv: &dyn KvRead, prefix: &impl Part) -> Result<Option<Pair<R>>, RowError> {
     Ok(scan::<R>(kv, prefix, None, 1)?.pop())
 }
 

@@ -27,7 +27,7 @@ pub mod uploads;
 pub mod versions;
 
 pub use codec::{
-    ChunkKey, FORMAT, Part, Row, RowError, Tail, decode, delete, encode, exists, first, get, key_bytes,
+    ChunkKey, FORMAT, Pair, Part, Row, RowError, Tail, decode, delete, encode, exists, first, get, key_bytes,
     must_get, prefix_range, put, scan, scan_range, successor,
 };
 

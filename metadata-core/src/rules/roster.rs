@@ -1,6 +1,7 @@
 //! Which node and incarnation a seat number stands for, looked up once per command or query.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use dfs_proto::v1;
 use dfs_types::Incarnation;
@@ -46,10 +47,10 @@ pub(crate) struct Roster {
 
 impl Roster {
     pub fn holder(&mut self, kv: &dyn KvRead, seat: u32) -> Result<&Holder, RowError> {
-        if !self.seats.contains_key(&seat) {
-            self.seats.insert(seat, load(kv, seat)?);
+        match self.seats.entry(seat) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => Ok(entry.insert(load(kv, seat)?)),
         }
-        Ok(&self.seats[&seat])
     }
 
     /// Forgets what it knows, after a command changed a node.
