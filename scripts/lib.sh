@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Sourced by the other scripts: where things are, how they speak, and the environment of a build.
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cache=${DFS_BUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/distribute}
 # The cluster of `make run`: inside the clone, so that two clones never meet.
 data_dir=${DFS_DATA_DIR:-$here/.dfs}

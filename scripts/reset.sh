@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 if [ ! -e "$data_dir" ]; then say "No data in $data_dir"; exit 0; fi
 # Nothing is deleted that `dev up` did not make.
-[ -f "$data_dir/cluster.json" ] || [ -f "$data_dir/dfsctl.toml" ] || die "$data_dir does not look like a cluster: not deleted"
+[ -f "$data_dir/plan.json" ] || [ -f "$data_dir/state.lock" ] || die "$data_dir does not look like a cluster: not deleted"
 if [ "${YES:-}" != 1 ]; then
   [ -t 0 ] || die "deleting all data of $data_dir needs an answer: make reset YES=1"
   printf 'Delete the cluster in %s and all files in it (%s)? [y/N] ' "$data_dir" "$(du -sh "$data_dir" | cut -f1)" >&2
