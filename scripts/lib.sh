@@ -91,6 +91,6 @@ running_pids() {
   local pid
   [ -f "$data_dir/cluster.json" ] || return 0
   for pid in $(grep -o '"pid": *[0-9]*' "$data_dir/cluster.json" | grep -o '[0-9]*$'); do
-    if tr '\0' ' ' < "/proc/$pid/cmdline" 2>/dev/null | grep -qF "$data_dir/"; then echo "$pid"; fi
+    if grep -qzF "$data_dir/" "/proc/$pid/cmdline" 2>/dev/null; then echo "$pid"; fi
   done
 }
