@@ -159,6 +159,7 @@ pub(crate) async fn deliver(upload: &Upload, wish: Wish<'_>) -> Result<Vec<Bytes
                             }
                             error
                         }
+                        Err(SendError::Busy(error)) => error,
                         Err(SendError::Node(error)) => {
                             if enough && replaced {
                                 return Ok(receipts);
@@ -206,7 +207,8 @@ fn note_answer(
             error = failure.message,
             "forwarding failed"
         );
-        if let Some(node) = nodes.iter().find(|planned| name(planned) == failure.node_id) {
+        let busy = failure.code == ErrorCode::Overloaded as u32;
+        if let Some(node) = nodes.iter().find(|planned| name(planned) == failure.node_id && !busy) {
             upload.client.inner.dials.node_failed(&node.node.clone().unwrap_or_default(), false);
         }
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dfs_proto::status::{ERROR_TRAILER, from_status};
 use dfs_proto::v1;
 use dfs_types::ids::hex;
-use dfs_types::limits::DATA_MESSAGE_BYTES;
+use dfs_types::limits::{DATA_MESSAGE_BYTES, FORWARD_STALL_MS};
 use dfs_types::{ChunkId, DfsError, Entropy, ErrorCode, OsEntropy};
 use futures::Stream;
 use tokio::time::{Instant, sleep};
@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Client;
 
-/// Longest the first node may take no byte of a chunk. Above what nodes grant each other, so that a
-/// slow node behind the first is named by the first.
-const STALL: Duration = Duration::from_secs(6);
-/// Longest it may take to answer once it has them all: forwarding and fsync.
-const ANSWER: Duration = Duration::from_secs(9);
+/// Longest the first node may take no byte, or not answer once it has them all, when it is the only
+/// one. Nodes grant each other so long for each node behind them; waiting as long for the whole row
+/// lets the one that stalls be named by the one before it.
+const STALL: Duration = Duration::from_millis(FORWARD_STALL_MS);
+const LEAST_STALL: Duration = Duration::from_secs(8);
 const CHECK: Duration = Duration::from_millis(250);
 /// For a chunk the nodes probably have: how long the bytes wait for an answer to the header alone.
 pub(crate) const HOLD: Duration = Duration::from_millis(1500);
@@ -30,6 +30,8 @@ pub(crate) const HOLD: Duration = Duration::from_millis(1500);
 pub(crate) enum SendError {
     /// It does not take our grant: plan again, same nodes are fine.
     Grant(DfsError),
+    /// It has too much to do: try again later, it is not broken.
+    Busy(DfsError),
     /// Another node should have the chunk.
     Node(DfsError),
 }
@@ -74,9 +76,10 @@ pub(crate) async fn send(
     let body = body(header, parcel.bytes.clone(), parcel.hold, Arc::clone(&meter), stop);
     let total = parcel.bytes.len() as u64;
 
+    let stall = LEAST_STALL.max(STALL * parcel.nodes.len() as u32);
     let answer = tokio::select! {
         answer = node.put(tonic::Request::new(body)) => answer,
-        () = late(&meter, total, STALL, ANSWER) => {
+        () = late(&meter, total, stall, stall) => {
             *sent += meter.taken();
             client.inner.dials.node_failed(&address, true);
             return Err(SendError::Node(DfsError::new(
@@ -97,6 +100,9 @@ pub(crate) async fn send(
             tracing::debug!(node = address.node_id, request_id, code = %error.code, error = %error.message, "put failed");
             if ours && error.code == ErrorCode::GrantRefused {
                 return Err(SendError::Grant(error));
+            }
+            if ours && error.code == ErrorCode::Overloaded {
+                return Err(SendError::Busy(error));
             }
             client.inner.dials.node_failed(&address, !ours);
             Err(SendError::Node(error.context(format!("chunk server {}", address.node_id))))
