@@ -34,3 +34,35 @@ pub(super) fn apply(ctx: &mut Ctx<'_>, c: &v1::AddLocations) -> OpResult {
     }
     Ok(v1::CommandResult { count, ..Default::default() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CLUSTER, World, bucket, change, delete};
+    use dfs_proto::v1::command::Kind;
+
+    #[test]
+    fn a_chunk_in_trash_gets_no_more_copies() {
+        let mut world = World::new();
+        for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c")] {
+            world.node(name, domain);
+        }
+        let ann = world.user("ann");
+        let bucket = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        world.file(ann, &bucket, "a", &[1], &["n1", "n2"]);
+        let add = |world: &World, n| {
+            let changes = vec![change(world.chunk_key(ann, n), world.at("n3"))];
+            Kind::AddLocations(v1::AddLocations { changes })
+        };
+        world.ok(ann, delete(&bucket, "a"));
+        world.release_all();
+        let (trashed, unknown) = (add(&world, 1), add(&world, 9));
+        assert_eq!(world.ok(CLUSTER, trashed).count, 0);
+        assert_eq!(world.ok(CLUSTER, unknown).count, 0);
+        world.file(ann, &bucket, "a", &[1], &[]);
+        let (used, again) = (add(&world, 1), add(&world, 1));
+        assert_eq!(world.ok(CLUSTER, used).count, 1);
+        assert_eq!(world.counters().deficits, 0);
+        assert_eq!(world.ok(CLUSTER, again).count, 0, "nothing new in it");
+    }
+}

@@ -81,7 +81,17 @@ pub(super) fn apply(ctx: &mut Ctx<'_>, c: &v1::CopyFile) -> OpResult {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{World, bucket, copy, delete, put_inline};
+    use crate::testing::{World, bucket, copy, delete, purge, put_inline};
+
+    #[test]
+    fn a_purged_file_cannot_be_copied_while_it_is_taken_apart() {
+        let mut world = World::new();
+        let ann = world.user("ann");
+        let id = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        let a = world.ok(ann, put_inline(&id, "a", b"one"));
+        world.ok(ann, purge(&id, "a"));
+        world.fails(ann, copy(&a.file_id, a.version, &id, "b"), ErrorCode::NotFound);
+    }
 
     #[test]
     fn copies_share_content_until_the_last_goes() {

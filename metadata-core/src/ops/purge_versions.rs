@@ -29,3 +29,30 @@ pub(super) fn apply(ctx: &mut Ctx<'_>, c: &v1::PurgeVersions) -> OpResult {
     }
     Ok(v1::CommandResult { count, ..Default::default() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CLUSTER, World, bucket, put_inline};
+    use dfs_proto::v1::command::Kind;
+
+    #[test]
+    fn not_before_its_time_and_never_the_current_one() {
+        let mut world = World::new();
+        let ann = world.user("ann");
+        let id = world.ok(ann, bucket("photos", 3, 1000)).created_id;
+        let one = world.ok(ann, put_inline(&id, "a", b"one"));
+        let two = world.ok(ann, put_inline(&id, "a", b"two"));
+        let named = |result: &v1::CommandResult| v1::VersionRef {
+            file_id: result.file_id.clone(),
+            version: result.version,
+        };
+        let both = Kind::PurgeVersions(v1::PurgeVersions { versions: vec![named(&one), named(&two)] });
+        world.tick(999);
+        assert_eq!(world.ok(CLUSTER, both.clone()).count, 0);
+        world.tick(1);
+        assert_eq!(world.ok(CLUSTER, both.clone()).count, 1);
+        assert_eq!(world.ok(CLUSTER, both).count, 0);
+        assert_eq!(world.head(&id, "a").unwrap().version, two.version);
+    }
+}

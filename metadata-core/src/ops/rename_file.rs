@@ -67,6 +67,20 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_changed_is_told() {
+        let mut world = World::new();
+        let ann = world.user("ann");
+        let id = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        let a = world.ok(ann, put_inline(&id, "a", b"one"));
+        let guarded = |version| {
+            let v1::command::Kind::RenameFile(c) = rename(&id, "a", "b") else { unreachable!() };
+            v1::command::Kind::RenameFile(v1::RenameFile { if_version: Some(version), ..c })
+        };
+        world.fails(ann, guarded(a.version + 1), ErrorCode::VersionMismatch);
+        world.ok(ann, guarded(a.version));
+    }
+
+    #[test]
     fn a_replaced_target_is_kept_like_an_old_version() {
         let mut world = World::new();
         let ann = world.user("ann");

@@ -131,3 +131,147 @@ fn bootstrap_runs_once_and_the_hash_is_that_of_every_build() {
     );
     world.fails(CLUSTER, Kind::Bootstrap(again), ErrorCode::FailedPrecondition);
 }
+
+/// Every command with a right form, on ids that do not exist: what is asked is only whether the
+/// caller's right is checked first.
+fn every_command(world: &World, owner: PrincipalId) -> Vec<(&'static str, Kind)> {
+    use crate::testing::*;
+    let id = fresh();
+    let chunk = world.chunk_key(owner, 1);
+    let stored = v1::StoredAt { node_id: "n1".into(), incarnation: id.clone(), epoch: 1 };
+    let changes = vec![change(chunk, stored.clone())];
+    let node = || ("n1".to_owned(), id.clone());
+    let principal = v1::PutPrincipal {
+        principal_id: id.clone(),
+        name: "new".into(),
+        role: v1::Role::User.into(),
+        key_hash: vec![1; 32].into(),
+        realm_id: id.clone(),
+        wrapped_realm_secret: vec![1; 66].into(),
+    };
+    let kinds = vec![
+        Kind::Tick(v1::Tick { millis: 1 }),
+        Kind::RaiseEpochFloor(v1::RaiseEpochFloor { position: 0 }),
+        Kind::PutPrincipal(principal),
+        bucket("matrix", 3, 0),
+        Kind::SetBucket(v1::SetBucket { name: "none".into(), ..Default::default() }),
+        drop_bucket("none"),
+        begin(world, owner, &id, "a", 3),
+        page(&id, 0, &[1], &[stored.clone()]),
+        commit(&id, 1),
+        abort(&id),
+        put_inline(&id, "a", b"x"),
+        delete(&id, "a"),
+        rename(&id, "a", "b"),
+        copy(&id, 1, &id, "a"),
+        Kind::PurgeVersions(v1::PurgeVersions {
+            versions: vec![v1::VersionRef { file_id: id.clone(), version: 1 }],
+        }),
+        Kind::ReleaseReferences(v1::ReleaseReferences { count: 1 }),
+        Kind::PurgeChunks(v1::PurgeChunks {
+            chunks: vec![v1::TrashedChunk { chunk: Some(chunk_ref(chunk)), since: 1 }],
+        }),
+        Kind::PurgeDone(v1::PurgeDone {
+            done: vec![v1::PurgedAt { chunk: Some(chunk_ref(chunk)), node_id: "n1".into(), position: 1 }],
+        }),
+        Kind::ForgetResults(v1::ForgetResults { count: 1 }),
+        register("n7", "a", 1),
+        Kind::SetNodeState(v1::SetNodeState { node_id: node().0, incarnation: node().1, state: 1 }),
+        Kind::QueueNodeDeficits(v1::QueueNodeDeficits { node_id: node().0, incarnation: node().1, count: 1 }),
+        Kind::AddLocations(v1::AddLocations { changes: changes.clone() }),
+        Kind::StrikeLocations(v1::StrikeLocations { changes: changes.clone() }),
+        Kind::DoubtLocations(v1::DoubtLocations { changes: changes.clone() }),
+        Kind::TrimLocations(v1::TrimLocations { changes }),
+        Kind::DropNode(v1::DropNode { node_id: node().0 }),
+    ];
+    kinds.into_iter().map(|kind| (crate::command_name(&kind), kind)).collect()
+}
+
+/// Who may run what: denied means `permission_denied`, anything else means the right was there.
+#[test]
+fn the_matrix_of_rights() {
+    let mut world = World::new();
+    let user = world.user("ann");
+    let readonly = world.principal("eve", v1::Role::Readonly);
+    let admin = world.admin;
+    let user_does = [
+        "put_bucket",
+        "set_bucket",
+        "drop_bucket",
+        "begin_upload",
+        "append_page",
+        "commit_upload",
+        "end_upload",
+        "put_inline",
+        "delete_file",
+        "rename_file",
+        "copy_file",
+    ];
+    let admin_does = ["put_principal", "register_node", "set_node_state", "add_locations", "drop_node"];
+    for (name, kind) in every_command(&world, user) {
+        let mut may = |who| {
+            let command = v1::Command {
+                principal_id: PrincipalId::to_vec(who).into(),
+                kind: Some(kind.clone()),
+                ..Default::default()
+            };
+            crate::validate(&command).unwrap();
+            code(&world.command(command)) != Some(ErrorCode::PermissionDenied)
+        };
+        let (users, admins) = (user_does.contains(&name), admin_does.contains(&name));
+        assert!(!may(readonly), "{name}");
+        assert_eq!(may(user), users, "{name}");
+        assert_eq!(may(admin), users || admins, "{name}");
+        assert_eq!(may(CLUSTER), !users, "{name}");
+    }
+}
+
+/// Work per command does not grow with the file.
+#[test]
+fn commits_copies_and_purges_of_large_files_are_small() {
+    use crate::testing::*;
+    let mut world = World::new();
+    for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c")] {
+        world.node(name, domain);
+    }
+    let ann = world.user("ann");
+    let bucket = world.ok(ann, bucket("photos", 3, 0)).created_id;
+    let all: Vec<u8> = (0..1000).map(|n| (n % 250) as u8).collect();
+    let upload = world.upload(ann, &bucket, "a", &all, &["n1", "n2", "n3"]);
+    let rows = |world: &mut World, kind: Kind| {
+        let command = request(ann, &bytes::Bytes::new(), 0, kind);
+        let principal_id = match &command.kind {
+            Some(Kind::ReleaseReferences(_)) => CLUSTER.to_vec().into(),
+            _ => command.principal_id.clone(),
+        };
+        let commands = vec![v1::Command { principal_id, ..command }];
+        let entry = v1::Entry { format: ENTRY_FORMAT, commands };
+        world.log_index += 1;
+        let applied = apply_entry(&world.kv, world.log_index, &entry).unwrap();
+        assert_eq!(code(&applied.results[0]), None);
+        let (rows, result) = (applied.writes.len(), applied.results[0].clone());
+        world.kv.apply(applied.writes);
+        (rows, result)
+    };
+    let (committed, result) = rows(&mut world, commit(&upload, all.len()));
+    assert!(committed < 16, "{committed}");
+    let (copied, _) = rows(&mut world, copy(&result.file_id, result.version, &bucket, "b"));
+    assert!(copied < 16, "{copied}");
+    for key in ["a", "b"] {
+        let (purged, _) = rows(&mut world, purge(&bucket, key));
+        assert!(purged < 16, "{purged}");
+    }
+    let mut steps = 0;
+    loop {
+        let release = Kind::ReleaseReferences(v1::ReleaseReferences { count: 256 });
+        let (released, result) = rows(&mut world, release);
+        assert!(released < 16 + 3 * 256, "{released}");
+        if result.count == 0 {
+            break;
+        }
+        steps += 1;
+    }
+    assert!((4..8).contains(&steps), "{steps}");
+    assert_eq!(world.counters().trash_chunks, 250);
+    crate::invariants::check_invariants(&world.kv).unwrap();
+}
