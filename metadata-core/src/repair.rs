@@ -169,6 +169,18 @@ mod tests {
         assert_eq!(plan(&deficits, &nodes, &busy, LIMITS).len(), 1);
         let narrow = Limits { orders: 2, per_target: 1 };
         assert_eq!(plan(&deficits, &nodes, &BTreeSet::new(), narrow).len(), 2);
+        // Who has a doubted copy is no target, and the last one to be asked for it.
+        let doubt = crate::testing::change(world.chunk_key(ann, 1), world.at("n1"));
+        let doubt = v1::DoubtLocations { changes: vec![doubt] };
+        world.ok(crate::testing::CLUSTER, v1::command::Kind::DoubtLocations(doubt));
+        let deficits = query::deficits_page(&world.kv, None, 100).unwrap();
+        let orders = plan(&deficits, &nodes, &BTreeSet::new(), LIMITS);
+        let of_one: Vec<&RepairOrder> = orders.iter().filter(|order| order.chunk.chunk.0[0] == 1).collect();
+        assert_eq!(of_one.len(), 2);
+        for order in of_one {
+            assert_eq!(order.sources.iter().map(NodeId::as_str).collect::<Vec<_>>(), ["n2", "n1"]);
+            assert!(["n4", "n5"].contains(&order.target.as_str()));
+        }
         // No room, no order.
         for node in &mut nodes {
             node.free = 1000;

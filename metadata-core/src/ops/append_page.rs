@@ -228,6 +228,10 @@ mod tests {
         let error = world.fails(ann, page(&upload, 0, &[1], &old), ErrorCode::ChunksMissing);
         assert_eq!(needs(&error), [(0, Need::Touch)]);
 
+        // One touch would not do: two copies are needed.
+        let error = world.fails(ann, page(&upload, 0, &[1], &old[..1]), ErrorCode::ChunksMissing);
+        assert_eq!(needs(&error), [(0, Need::Send)]);
+
         let good = world.at("n1");
         let mut foreign = world.at("n2");
         foreign.incarnation = vec![9; 16].into();
@@ -248,6 +252,12 @@ mod tests {
         world.fails(ann, page(&upload, 0, &[1], &[]), ErrorCode::ChunksMissing);
         world.file(ann, &bucket_id, "b", &[1, 2], &["n1", "n2"]);
         world.ok(ann, page(&upload, 0, &[1, 1], &[]));
+        // An older receipt for a copy that is listed does not lower its epoch.
+        let epoch = |world: &World| world.chunk(ann, 1).unwrap().copies[0].epoch;
+        let before = epoch(&world);
+        let older = v1::StoredAt { epoch: before - 65536, ..world.at("n1") };
+        world.ok(ann, page(&upload, 2, &[1], &[older]));
+        assert_eq!(epoch(&world), before);
 
         // Another tenant's realm does not have it.
         let bob = world.user("bob");
@@ -259,15 +269,15 @@ mod tests {
         let doubted = crate::testing::change(world.chunk_key(ann, 2), world.at("n1"));
         let c = v1::DoubtLocations { changes: vec![doubted] };
         world.ok(CLUSTER, v1::command::Kind::DoubtLocations(c));
-        let error = world.fails(ann, page(&upload, 2, &[1, 2], &[]), ErrorCode::ChunksMissing);
-        assert_eq!(needs(&error), [(3, Need::Send)]);
+        let error = world.fails(ann, page(&upload, 3, &[1, 2], &[]), ErrorCode::ChunksMissing);
+        assert_eq!(needs(&error), [(4, Need::Send)]);
         world.set_state("n2", v1::NodeState::Down);
-        let error = world.fails(ann, page(&upload, 2, &[1, 2], &[]), ErrorCode::ChunksMissing);
-        assert_eq!(needs(&error), [(2, Need::Send), (3, Need::Send)]);
+        let error = world.fails(ann, page(&upload, 3, &[1, 2], &[]), ErrorCode::ChunksMissing);
+        assert_eq!(needs(&error), [(3, Need::Send), (4, Need::Send)]);
         // A receipt from a third node makes it two again.
         let third = world.at("n3");
-        world.ok(ann, page(&upload, 2, &[1], &[third]));
-        world.ok(ann, commit(&upload, 3));
+        world.ok(ann, page(&upload, 3, &[1], &[third]));
+        world.ok(ann, commit(&upload, 4));
     }
 
     #[test]

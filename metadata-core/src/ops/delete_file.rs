@@ -181,5 +181,10 @@ mod tests {
         let v1::command::Kind::DeleteFile(c) = delete(&id, "a") else { unreachable!() };
         let raced = v1::command::Kind::DeleteFile(v1::DeleteFile { if_version: Some(1), ..c });
         world.fails(ann, raced, ErrorCode::VersionMismatch);
+        // The name may belong to another file by now.
+        let v1::command::Kind::DeleteFile(c) = delete(&id, "a") else { unreachable!() };
+        let other = v1::command::Kind::DeleteFile(v1::DeleteFile { file_id: vec![1; 16].into(), ..c });
+        world.fails(ann, other, ErrorCode::NotFound);
+        assert!(!world.head(&id, "a").unwrap().deleted);
     }
 }

@@ -157,7 +157,7 @@ fn every_command(world: &World, owner: PrincipalId) -> Vec<(&'static str, Kind)>
         Kind::SetBucket(v1::SetBucket { name: "none".into(), ..Default::default() }),
         drop_bucket("none"),
         begin(world, owner, &id, "a", 3),
-        page(&id, 0, &[1], &[stored.clone()]),
+        page(&id, 0, &[1], std::slice::from_ref(&stored)),
         commit(&id, 1),
         abort(&id),
         put_inline(&id, "a", b"x"),
