@@ -1,11 +1,10 @@
-//! RocksDB behind metadata_core's key-value door.
+//! RocksDB behind metadata_core's key-value door, with bounded memory.
 
-/// How sorted tables and inline content are compressed on disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Compression {
-    /// For tests that grep the files, and for disks that compress.
-    None,
-    Lz4,
-    #[default]
-    Zstd,
-}
+mod options;
+mod rocks;
+#[cfg(test)]
+mod suite;
+
+pub(crate) use options::log_options;
+pub use options::{Compression, StoreOptions};
+pub use rocks::{StateDb, StateView};

@@ -1,0 +1,204 @@
+//! The state database: two key spaces and a small space for Raft's own rows, written together.
+//!
+//! Crash promise: a batch is there whole or not at all, in all spaces; after a power loss the newest
+//! batches may be missing, but never one before another that is there. [`StateDb::make_durable`]
+//! pins everything written so far.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use dfs_types::Position;
+use metadata_core::kv::{KvError, KvPair, KvRead, Space, WriteSet};
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{ColumnFamily, DB, DBPinnableSlice, ReadOptions, Snapshot, WriteBatch, WriteOptions};
+
+use super::options::{StoreOptions, state_families, state_options};
+
+/// An open state database. Closed when its last handle and view are gone.
+pub struct StateDb {
+    db: DB,
+    // Dropped after `db`: fields go in order.
+    directory: Directory,
+}
+
+/// Removes the directory once the database is closed, if something newer took its place.
+struct Directory {
+    path: PathBuf,
+    doomed: AtomicBool,
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if self.doomed.load(Ordering::Acquire)
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            // The next start removes it: only the pointer file says which one counts.
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove a replaced state");
+        }
+    }
+}
+
+fn failed(error: rocksdb::Error) -> KvError {
+    KvError::new(error.to_string())
+}
+
+fn family(space: Space) -> &'static str {
+    match space {
+        Space::State => "state",
+        Space::Inline => "inline",
+    }
+}
+
+impl StateDb {
+    /// Opens the database in `path`; `create`: makes it if it is missing.
+    pub fn open(path: &Path, options: &StoreOptions, create: bool) -> Result<Self, rocksdb::Error> {
+        let db = DB::open_cf_descriptors(&state_options(create), path, state_families(options))?;
+        Ok(Self { db, directory: Directory { path: path.to_owned(), doomed: AtomicBool::new(false) } })
+    }
+
+    /// Opens it without writing to the directory: for looking into a checkpoint.
+    pub fn open_read_only(path: &Path, options: &StoreOptions) -> Result<Self, rocksdb::Error> {
+        let db =
+            DB::open_cf_descriptors_read_only(&state_options(false), path, state_families(options), false)?;
+        Ok(Self { db, directory: Directory { path: path.to_owned(), doomed: AtomicBool::new(false) } })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.directory.path
+    }
+
+    /// Removes the files when the last handle goes.
+    pub fn doom(&self) {
+        self.directory.doomed.store(true, Ordering::Release);
+    }
+
+    fn cf(&self, name: &str) -> &ColumnFamily {
+        self.db.cf_handle(name).expect("opened with all families")
+    }
+
+    /// Commits `writes` and `rows` (Raft's own, in a space apart) as one atomic batch.
+    pub fn commit(&self, writes: &WriteSet, rows: &[(&[u8], Vec<u8>)]) -> Result<(), KvError> {
+        let mut batch = WriteBatch::default();
+        for ((space, key), value) in &writes.map {
+            let cf = self.cf(family(*space));
+            match value {
+                Some(value) => batch.put_cf(cf, key, value),
+                None => batch.delete_cf(cf, key),
+            }
+        }
+        for (key, value) in rows {
+            batch.put(key, value);
+        }
+        self.db.write_opt(batch, &WriteOptions::default()).map_err(failed)
+    }
+
+    /// One of Raft's own rows.
+    pub fn row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        self.db.get(key).map_err(failed)
+    }
+
+    /// Returns when everything committed so far would survive a power loss.
+    pub fn make_durable(&self) -> Result<(), KvError> {
+        self.db.flush_wal(true).map_err(failed)
+    }
+
+    /// A copy of this moment in `path`, which must not exist: hard links to immutable files.
+    pub fn checkpoint(&self, path: &Path) -> Result<(), KvError> {
+        Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(path)).map_err(failed)
+    }
+}
+
+fn to_bytes(value: Option<DBPinnableSlice<'_>>) -> Option<Bytes> {
+    value.map(|value| Bytes::copy_from_slice(&value))
+}
+
+fn bounded(to: &[u8]) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_iterate_upper_bound(to);
+    options
+}
+
+fn collect(
+    mut rows: rocksdb::DBRawIteratorWithThreadMode<'_, DB>,
+    from: &[u8],
+    limit: usize,
+) -> Result<Vec<KvPair>, KvError> {
+    let mut out = Vec::with_capacity(limit.min(256));
+    rows.seek(from);
+    while out.len() < limit {
+        let Some((key, value)) = rows.item() else { break };
+        out.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+        rows.next();
+    }
+    rows.status().map_err(failed)?;
+    Ok(out)
+}
+
+/// Reads of the newest state: for apply, the only writer.
+impl KvRead for StateDb {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, KvError> {
+        self.db.get_pinned_cf(self.cf(family(space)), key).map(to_bytes).map_err(failed)
+    }
+
+    fn scan(&self, space: Space, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<KvPair>, KvError> {
+        if from >= to || limit == 0 {
+            return Ok(Vec::new());
+        }
+        collect(self.db.raw_iterator_cf_opt(self.cf(family(space)), bounded(to)), from, limit)
+    }
+}
+
+/// The applied state at one moment: writes applied later are not seen. Cheap to clone; while one is
+/// held, RocksDB keeps what it sees, so hold it for a request, not longer.
+#[derive(Clone)]
+pub struct StateView {
+    inner: Arc<Pinned>,
+}
+
+struct Pinned {
+    // Dropped before `db`, which it borrows.
+    snapshot: Snapshot<'static>,
+    db: Arc<StateDb>,
+    position: Position,
+}
+
+impl StateView {
+    /// Pins the present moment. `position` tells, from inside the moment, what was applied.
+    pub(crate) fn pin(
+        db: Arc<StateDb>,
+        position: impl FnOnce(&dyn Fn(&[u8]) -> Result<Option<Vec<u8>>, KvError>) -> Result<Position, KvError>,
+    ) -> Result<Self, KvError> {
+        let database: *const DB = &db.db;
+        // SAFETY: the snapshot borrows the database inside `db`. An Arc's content never moves, the
+        // Arc is kept beside the snapshot for as long as it lives, and is declared after it, so it
+        // is dropped after it. The 'static borrow never leaves `Pinned`: methods give out copies.
+        #[allow(unsafe_code)]
+        let snapshot = unsafe { (*database).snapshot() };
+        let position = position(&|key| snapshot.get(key).map_err(failed))?;
+        Ok(Self { inner: Arc::new(Pinned { snapshot, db, position }) })
+    }
+
+    /// The position of the last applied entry, place 0xffff; zero if nothing was applied.
+    pub fn position(&self) -> Position {
+        self.inner.position
+    }
+}
+
+impl KvRead for StateView {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, KvError> {
+        let inner = &*self.inner;
+        inner.snapshot.get_pinned_cf(inner.db.cf(family(space)), key).map(to_bytes).map_err(failed)
+    }
+
+    fn scan(&self, space: Space, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<KvPair>, KvError> {
+        if from >= to || limit == 0 {
+            return Ok(Vec::new());
+        }
+        let inner = &*self.inner;
+        let rows = inner.snapshot.raw_iterator_cf_opt(inner.db.cf(family(space)), bounded(to));
+        collect(rows, from, limit)
+    }
+}

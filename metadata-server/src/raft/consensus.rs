@@ -1,0 +1,371 @@
+//! Starts what belongs to one member and hands out the one handle to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use dfs_proto::v1;
+use dfs_types::{DfsError, ErrorCode};
+use openraft::{Config, ServerState, SnapshotPolicy};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+use transport::ChannelPool;
+
+use super::api::{
+    Formation, ForwardHandler, Leadership, Member, MemberStatus, RaftMetricsSnapshot, RaftSettings,
+    SNAPSHOT_LOG_BYTES,
+};
+use super::elections::{self, Heard};
+use super::hello::Greeter;
+use super::log_store::LogStore;
+use super::machine::{Machine, MetadataMachine};
+use super::membership::Membership;
+use super::network::Network;
+use super::open::{OpenError, open};
+use super::peers::Peers;
+use super::proposer::{Proposer, not_leader};
+use super::reader::Reader;
+use super::service::{Local, RaftService};
+use super::state_machine::StateMachine;
+use super::state_store::{Progress, StateStore};
+use super::types::{Raft, RaftMetrics};
+use crate::kv::StateView;
+
+/// The handle to this server's part in the group: cheap to clone. Dropping the last one ends it.
+#[derive(Clone)]
+pub struct Consensus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    local: Arc<Local>,
+    peers: Peers,
+    proposer: Proposer,
+    reader: Reader,
+    membership: Arc<Membership>,
+    leadership: watch::Receiver<Leadership>,
+    tasks: Vec<AbortHandle>,
+    closed: tokio::sync::Mutex<mpsc::Receiver<()>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Consensus could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("settings: {0}")]
+    Settings(String),
+    #[error("Raft: {0}")]
+    Raft(String),
+}
+
+fn config(settings: &RaftSettings) -> Result<Arc<Config>, StartError> {
+    let config = Config {
+        cluster_name: settings.cluster.to_string(),
+        heartbeat_interval: settings.heartbeat.as_millis() as u64,
+        election_timeout_min: settings.election_min.as_millis() as u64,
+        election_timeout_max: settings.election_max.as_millis() as u64,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_entries),
+        max_in_snapshot_log_to_keep: settings.keep_entries,
+        purge_batch_size: 256.min(settings.snapshot_entries / 2 + 1),
+        // The gate in `elections` switches it on when it is time.
+        enable_elect: false,
+        ..Config::default()
+    };
+    config.validate().map(Arc::new).map_err(|error| StartError::Settings(error.to_string()))
+}
+
+impl Consensus {
+    /// Opens the data directory and takes part in whatever cluster it belongs to. `pool` dials with
+    /// this server's certificate. Serve [`Self::raft_service`] before calling [`Self::form_cluster`].
+    pub async fn start(settings: RaftSettings, pool: ChannelPool) -> Result<Self, StartError> {
+        Self::start_with(settings, pool, Arc::new(MetadataMachine)).await
+    }
+
+    /// The same over another state machine.
+    pub async fn start_with(
+        settings: RaftSettings,
+        pool: ChannelPool,
+        machine: Arc<dyn Machine>,
+    ) -> Result<Self, StartError> {
+        let config = config(&settings)?;
+        let opening = settings.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&opening, machine))
+            .await
+            .map_err(|panic| StartError::Raft(panic.to_string()))??;
+        let raft_id = opened.identity.raft_id;
+        let (state, log) = (opened.state, opened.log);
+        let peers = Peers::new(pool);
+        let network = Network { peers: peers.clone() };
+        let state_machine = StateMachine::new(Arc::clone(&state));
+        let raft = Raft::new(raft_id, config, network, log.clone(), state_machine)
+            .await
+            .map_err(|error| StartError::Raft(error.to_string()))?;
+        tracing::info!(raft_id, name = settings.name, "consensus started");
+
+        let heard = Heard::default();
+        let greeter =
+            Greeter { peers: peers.clone(), name: settings.name.clone(), cluster: settings.cluster, raft_id };
+        let (proposer, writing) = Proposer::new(raft.clone());
+        let (reader, reading) = Reader::new(raft.clone(), Arc::clone(&state));
+        let membership = Arc::new(Membership::new(raft.clone(), greeter.clone(), settings.advertise.clone()));
+        let (leads, leadership) = watch::channel(Leadership::default());
+        let lost = watch::Sender::new(None);
+        let tasks = vec![
+            tokio::spawn(writing).abort_handle(),
+            tokio::spawn(reading).abort_handle(),
+            tokio::spawn(elections::gate(
+                raft.clone(),
+                heard.clone(),
+                greeter,
+                settings.heartbeat,
+                settings.election_min,
+            ))
+            .abort_handle(),
+            tokio::spawn(watch_lead(raft.clone(), Arc::clone(&state), leads, Arc::clone(&membership)))
+                .abort_handle(),
+            tokio::spawn(tidy(raft.clone(), log.clone(), Arc::clone(&state), peers.clone())).abort_handle(),
+            tokio::spawn(stop_when_lost(raft.clone(), lost.subscribe())).abort_handle(),
+        ];
+        let local = Arc::new(Local {
+            name: settings.name,
+            cluster: settings.cluster,
+            raft_id,
+            data_dir: settings.data_dir,
+            election_min: settings.election_min,
+            raft,
+            log,
+            state,
+            heard,
+            lost,
+            receiving: Semaphore::new(1),
+        });
+        let closed = tokio::sync::Mutex::new(opened.closed);
+        let inner = Inner { local, peers, proposer, reader, membership, leadership, tasks, closed };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    fn metrics(&self) -> RaftMetrics {
+        self.inner.local.raft.metrics().borrow().clone()
+    }
+
+    /// The `dfs.v1.Raft` service to serve on this member's port.
+    pub fn raft_service(&self, forward: Arc<dyn ForwardHandler>) -> v1::raft_server::RaftServer<RaftService> {
+        RaftService::server(Arc::clone(&self.inner.local), forward)
+    }
+
+    /// This server as a member. Its address is what the others were told, or empty while it is blank.
+    pub fn me(&self) -> Member {
+        let local = &self.inner.local;
+        let metrics = self.metrics();
+        let node = metrics.membership_config.membership().get_node(&local.raft_id);
+        let address = node.map_or_else(String::new, |node| node.address.clone());
+        Member { name: local.name.clone(), raft_id: local.raft_id, address }
+    }
+
+    /// Proposes one command and waits for its own result.
+    ///
+    /// # Errors
+    /// `unavailable`: this server does not lead, nothing was proposed; `overloaded`: too much waits
+    /// already; `timeout`: the deadline passed while it still waited, nothing was proposed;
+    /// `unknown_outcome`: it was proposed and not answered in time; anything else is the command's
+    /// own error, or what validation found.
+    pub async fn propose(
+        &self,
+        command: v1::Command,
+        deadline: Instant,
+    ) -> Result<v1::CommandResult, DfsError> {
+        self.inner.local.state.machine().validate(&command)?;
+        if self.inner.local.raft.metrics().borrow().state != ServerState::Leader {
+            return Err(not_leader());
+        }
+        self.inner.proposer.propose(command, deadline).await
+    }
+
+    /// The state after everything acknowledged before this call.
+    ///
+    /// # Errors
+    /// `unavailable` when this server does not lead or no majority answers by `deadline`.
+    pub async fn read(&self, deadline: Instant) -> Result<StateView, DfsError> {
+        self.inner.reader.read(deadline).await
+    }
+
+    /// What this server has applied, with no promise of freshness.
+    ///
+    /// # Errors
+    /// `io` if the database fails.
+    pub fn local_view(&self) -> Result<StateView, DfsError> {
+        self.inner.local.state.view().map_err(|error| DfsError::new(ErrorCode::Io, error.to_string()))
+    }
+
+    /// The leader this server knows of.
+    pub fn leader(&self) -> Option<Member> {
+        let metrics = self.metrics();
+        let raft_id = metrics.current_leader?;
+        let node = metrics.membership_config.membership().get_node(&raft_id)?.clone();
+        Some(Member { name: node.name, raft_id, address: node.address })
+    }
+
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// A client of another member's `Raft` service (Forward) over the channel all calls share.
+    pub fn client(&self, member: &Member) -> Result<v1::raft_client::RaftClient<Channel>, DfsError> {
+        self.inner.peers.client(&member.name, &member.address)
+    }
+
+    /// Forms a new cluster of `initial` (name -> address, this server among them) if every one is
+    /// blank, or returns as soon as this server is part of one. Waits as long as it takes.
+    pub async fn form_cluster(&self, initial: &BTreeMap<String, String>) -> Result<Formation, DfsError> {
+        self.inner.membership.form(initial).await
+    }
+
+    /// All members and learners by name, each asked whether it answers.
+    pub async fn members(&self) -> Vec<MemberStatus> {
+        self.inner.membership.list().await
+    }
+
+    /// Leader only. Adds the member called `name`, which must answer at `address`: as a learner until it
+    /// has caught up, then as a voter in place of the raft id that had its name before; or moves its address.
+    /// Asked again after a failure it goes on where it stopped.
+    pub async fn add_member(&self, name: &str, address: &str, deadline: Instant) -> Result<(), DfsError> {
+        self.inner.membership.add(name, address, deadline).await
+    }
+
+    /// Leader only; a leader that removes itself leads until that is committed.
+    pub async fn remove_member(&self, name: &str, deadline: Instant) -> Result<(), DfsError> {
+        self.inner.membership.remove(name, deadline).await
+    }
+
+    /// Makes a snapshot now and lets the log before it be purged. Returns before it is done.
+    pub async fn trigger_snapshot(&self) -> Result<(), DfsError> {
+        let triggered = self.inner.local.raft.trigger().snapshot().await;
+        triggered.map_err(|error| DfsError::new(ErrorCode::Unavailable, error.to_string()))
+    }
+
+    pub fn metrics_snapshot(&self) -> RaftMetricsSnapshot {
+        let metrics = self.metrics();
+        let index = |id: Option<super::types::LogId>| id.map_or(0, |id| id.index);
+        RaftMetricsSnapshot {
+            raft_id: metrics.id,
+            term: metrics.current_term,
+            leading: self.inner.leadership.borrow().leading,
+            leader_raft_id: metrics.current_leader,
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            applied_index: index(metrics.last_applied),
+            snapshot_index: index(metrics.snapshot),
+            purged_index: index(metrics.purged),
+            voters: metrics.membership_config.membership().voter_ids().count() as u64,
+            millis_since_quorum: metrics.millis_since_quorum_ack,
+            waiting_commands: self.inner.proposer.waiting(),
+            running: metrics.running_state.is_ok(),
+        }
+    }
+
+    /// Resolves with the reason when the Raft core has stopped for good (a disk that fails, lost
+    /// entries): the process should log it and end. After [`Self::shutdown`] it resolves too.
+    pub async fn stopped(&self) -> String {
+        let mut metrics = self.inner.local.raft.metrics();
+        let reason = match metrics.wait_for(|metrics| metrics.running_state.is_err()).await {
+            Ok(metrics) => metrics.running_state.as_ref().err().map(|error| error.to_string()),
+            Err(_) => None,
+        };
+        let lost = self.inner.local.lost.borrow().clone();
+        lost.or(reason).unwrap_or_else(|| "Raft stopped".to_owned())
+    }
+
+    /// Stops taking part. What waits is answered `unknown_outcome` or `unavailable`.
+    pub async fn shutdown(&self) {
+        for task in &self.inner.tasks {
+            task.abort();
+        }
+        if let Err(error) = self.inner.local.raft.shutdown().await {
+            tracing::warn!(%error, "Raft did not stop in order");
+        }
+    }
+
+    /// Gives up the last handle and returns when the directory is free for another process. Other
+    /// clones, and the service, must be gone or go.
+    pub async fn close(self) {
+        self.shutdown().await;
+        let Some(inner) = Arc::into_inner(self.inner) else { return };
+        let (_, empty) = mpsc::channel(1);
+        let mut closed = std::mem::replace(&mut *inner.closed.lock().await, empty);
+        drop(inner);
+        closed.recv().await;
+    }
+}
+
+/// Publishes when this member begins and ends to lead; a new leader finishes what an earlier began.
+async fn watch_lead(
+    raft: Raft,
+    state: Arc<StateStore>,
+    leads: watch::Sender<Leadership>,
+    membership: Arc<Membership>,
+) {
+    let (mut metrics, mut progress) = (raft.metrics(), state.progress());
+    loop {
+        let now = {
+            let metrics = metrics.borrow_and_update();
+            let progress: Progress = *progress.borrow_and_update();
+            let applied_own = progress.applied.is_some_and(|id| id.leader_id == metrics.vote.leader_id);
+            let leading = metrics.state == ServerState::Leader
+                && metrics.running_state.is_ok()
+                && !progress.failed
+                && applied_own;
+            Leadership { term: metrics.current_term, leading }
+        };
+        let changed = leads.send_if_modified(|before| std::mem::replace(before, now) != now);
+        if changed && now.leading {
+            let membership = Arc::clone(&membership);
+            tokio::spawn(async move { membership.finish_change().await });
+        }
+        let ended = tokio::select! {
+            changed = metrics.changed() => changed.is_err(),
+            changed = progress.changed() => changed.is_err(),
+        };
+        if ended {
+            leads.send_modify(|lead| lead.leading = false);
+            return;
+        }
+    }
+}
+
+/// Takes a snapshot when the log has grown by many bytes in few entries; forgets peers that are gone.
+async fn tidy(raft: Raft, log: LogStore, state: Arc<StateStore>, peers: Peers) {
+    let mut progress = state.progress();
+    let mut at_last = log.appended_bytes();
+    let mut members = None;
+    while progress.changed().await.is_ok() {
+        if log.appended_bytes() - at_last > SNAPSHOT_LOG_BYTES {
+            at_last = log.appended_bytes();
+            if raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+        }
+        let membership = raft.metrics().borrow().membership_config.clone();
+        if members != *membership.log_id() {
+            members = *membership.log_id();
+            let ids: BTreeSet<u64> = membership.nodes().map(|(id, _)| *id).collect();
+            peers.keep_only(&ids);
+        }
+    }
+}
+
+async fn stop_when_lost(raft: Raft, mut lost: watch::Receiver<Option<String>>) {
+    if let Ok(why) = lost.wait_for(Option::is_some).await.map(|why| why.clone()) {
+        tracing::error!(why, "this member lost entries it had acknowledged and stops");
+        // openraft's own error on the way out says nothing more.
+        let _ = raft.shutdown().await;
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests of consensus as a whole.
