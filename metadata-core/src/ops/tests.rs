@@ -275,3 +275,30 @@ fn commits_copies_and_purges_of_large_files_are_small() {
     assert_eq!(world.counters().trash_chunks, 250);
     crate::invariants::check_invariants(&world.kv).unwrap();
 }
+
+proptest::proptest! {
+    /// Whatever bytes a log holds that still decode: refused or done, never a panic.
+    #[test]
+    fn damaged_commands_never_panic(n in 0usize..27, at in 0usize..400, byte: u8, cut in 0usize..400) {
+        let mut world = World::new();
+        world.node("n1", "a");
+        let ann = world.user("ann");
+        let (_, kind) = every_command(&world, ann).swap_remove(n);
+        let command = request(ann, &fresh(), 0, kind);
+        let mut bytes = prost::Message::encode_to_vec(&command);
+        let length = bytes.len();
+        bytes[at % length] = byte;
+        if byte % 3 == 0 {
+            bytes.truncate(cut % length);
+        }
+        if let Ok(damaged) = <v1::Command as prost::Message>::decode(bytes.as_slice()) {
+            let known = damaged.kind.is_some();
+            let valid = crate::validate(&damaged).is_ok();
+            proptest::prop_assert!(known || !valid, "an empty command is not valid");
+            if known {
+                let as_cluster = v1::Command { principal_id: CLUSTER.to_vec().into(), ..damaged.clone() };
+                world.entry(vec![damaged, as_cluster]);
+            }
+        }
+    }
+}
