@@ -172,6 +172,16 @@ impl Consensus {
         Member { name: local.name.clone(), raft_id: local.raft_id, address }
     }
 
+    #[cfg(test)]
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+        self.inner.local.state.progress()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn raft_metrics(&self) -> watch::Receiver<RaftMetrics> {
+        self.inner.local.raft.metrics()
+    }
+
     /// Proposes one command and waits for its own result.
     ///
     /// # Errors

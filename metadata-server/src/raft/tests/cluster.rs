@@ -1,0 +1,444 @@
+//! Groups of members in one process, each with its own directory and TLS port, over real sockets.
+//! What is awaited is an event with a deadline; nothing sleeps for luck.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_proto::v1;
+use dfs_types::{ClusterId, ErrorCode, NodeId, SystemClock};
+use futures::future::join_all;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use transport::{
+    Authority, ChannelPool, Dialer, Identity, ListenLimits, Role, ServeOptions, Tls, TlsListener,
+};
+
+use super::toy::{Toy, bulky, hash, refused, tick, total};
+use crate::kv::Compression;
+use crate::raft::open::mark_lost;
+use crate::raft::{Consensus, Formation, ForwardHandler, RaftSettings};
+
+const CLUSTER: ClusterId = ClusterId([6; 16]);
+/// Longest any single wait of a test may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+struct NoForward;
+
+#[async_trait::async_trait]
+impl ForwardHandler for NoForward {
+    async fn forward(&self, request: v1::ForwardRequest) -> v1::ForwardResponse {
+        v1::ForwardResponse { payload: request.payload, error: None }
+    }
+}
+
+/// What outlives a member's process.
+struct Seat {
+    name: String,
+    address: String,
+    dir: TempDir,
+    tls: Tls,
+}
+
+struct Running {
+    consensus: Consensus,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+}
+
+struct Group {
+    authority: Authority,
+    seats: BTreeMap<String, Seat>,
+    running: BTreeMap<String, Running>,
+}
+
+impl Group {
+    fn new() -> Self {
+        let authority = Authority::create(CLUSTER, &SystemClock::new()).unwrap();
+        Self { authority, seats: BTreeMap::new(), running: BTreeMap::new() }
+    }
+
+    /// Takes a free port for a new member.
+    async fn seat(&mut self, name: &str) {
+        let identity = Identity::new(CLUSTER, Role::MetadataServer, NodeId::new(name).unwrap());
+        let issued = self.authority.issue(&identity, &[], &SystemClock::new()).unwrap();
+        let (ca, cert, key) = (self.authority.cert_pem(), &issued.cert_pem, &issued.key_pem);
+        let tls = Tls::server(ca.as_bytes(), cert.as_bytes(), key.as_bytes()).unwrap();
+        let listener = TlsListener::bind("127.0.0.1:0", tls.clone(), ListenLimits::default()).await.unwrap();
+        let address = listener.local_addr().to_string();
+        drop(listener);
+        let seat = Seat { name: name.into(), address, dir: tempfile::tempdir().unwrap(), tls };
+        self.seats.insert(name.into(), seat);
+    }
+
+    async fn start(&mut self, name: &str) {
+        let seat = &self.seats[name];
+        let settings = RaftSettings {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(500),
+            election_max: Duration::from_millis(1000),
+            compression: Compression::None,
+            block_cache_bytes: 4 << 20,
+            snapshot_entries: 1_000_000,
+            keep_entries: 0,
+            ..RaftSettings::new(&seat.name, &seat.address, CLUSTER, seat.dir.path())
+        };
+        let pool = ChannelPool::new(Dialer::new(seat.tls.clone()));
+        let consensus = Consensus::start_with(settings, pool, Arc::new(Toy)).await.unwrap();
+        let service = consensus.raft_service(Arc::new(NoForward));
+        let router = tonic::service::Routes::new(service).into_axum_router();
+        // The port was free a moment ago; whoever holds it now lets go of it soon.
+        let deadline = soon();
+        let listener = loop {
+            match TlsListener::bind(&seat.address, seat.tls.clone(), ListenLimits::default()).await {
+                Ok(listener) => break listener,
+                Err(error) if Instant::now() > deadline => panic!("{error}"),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let (stop, stopped) = oneshot::channel();
+        let options = ServeOptions { drain: Duration::from_millis(1), ..ServeOptions::default() };
+        let serving = tokio::spawn(async move {
+            let ended = async move { drop(stopped.await) };
+            transport::serve(listener, router, ended, options).await;
+        });
+        self.running.insert(name.into(), Running { consensus, stop, serving });
+    }
+
+    /// Ends a member as a kill would, as far as one process allows: its port closes, its core stops,
+    /// nothing is handed over. Returns when its directory is free.
+    async fn kill(&mut self, name: &str) {
+        let Running { consensus, stop, serving } = self.running.remove(name).unwrap();
+        drop(stop);
+        serving.await.unwrap();
+        timeout(PATIENCE, consensus.close()).await.expect("closed");
+    }
+
+    fn wipe(&mut self, name: &str) {
+        self.seats.get_mut(name).unwrap().dir = tempfile::tempdir().unwrap();
+    }
+
+    fn initial(&self) -> BTreeMap<String, String> {
+        self.seats.values().map(|seat| (seat.name.clone(), seat.address.clone())).collect()
+    }
+
+    fn at(&self, name: &str) -> &Consensus {
+        &self.running[name].consensus
+    }
+
+    /// A group that has formed.
+    async fn formed(names: &[&str]) -> Self {
+        let mut group = Self::new();
+        for name in names {
+            group.seat(name).await;
+        }
+        for name in names {
+            group.start(name).await;
+        }
+        let initial = group.initial();
+        let forming = group.running.values().map(|member| member.consensus.form_cluster(&initial));
+        let formations = timeout(PATIENCE, join_all(forming)).await.expect("formed");
+        let formed = formations.iter().filter(|formation| *formation.as_ref().unwrap() == Formation::Formed);
+        assert_eq!(formed.count(), 1);
+        group
+    }
+
+    /// The name of the member that leads, once one does.
+    async fn leader(&self) -> String {
+        let waits = self.running.iter().map(|(name, member)| {
+            let mut leadership = member.consensus.leadership();
+            Box::pin(async move {
+                leadership.wait_for(|lead| lead.leading).await.expect("running");
+                name.clone()
+            })
+        });
+        timeout(PATIENCE, futures::future::select_all(waits)).await.expect("a leader").0
+    }
+
+    /// Proposes wherever the lead is until it is done. Ticks are not idempotent: only for groups
+    /// whose lead does not move during the call.
+    async fn propose(&self, command: v1::Command) -> v1::CommandResult {
+        let leader = self.leader().await;
+        self.at(&leader).propose(command, soon()).await.unwrap()
+    }
+
+    async fn read_total(&self) -> u64 {
+        let leader = self.leader().await;
+        total(&self.at(&leader).read(soon()).await.unwrap())
+    }
+
+    /// Waits until all running members have applied what the leader has, then compares hashes.
+    async fn agree(&self) {
+        let leader = self.leader().await;
+        let view = self.at(&leader).read(soon()).await.unwrap();
+        for (name, member) in &self.running {
+            let mut progress = member.consensus.progress();
+            let wanted = view.position().log_index();
+            let reached = progress.wait_for(|now| now.applied.is_some_and(|id| id.index >= wanted));
+            timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{name} does not catch up")).unwrap();
+            let theirs = member.consensus.local_view().unwrap();
+            assert_eq!((total(&theirs), hash(&theirs)), (total(&view), hash(&view)), "{name}");
+        }
+    }
+
+    async fn end(mut self) {
+        for name in self.running.keys().cloned().collect::<Vec<_>>() {
+            self.kill(&name).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_alone_answers_each_command_by_its_place() {
+    let group = Group::formed(&["m1"]).await;
+    let leader = group.at("m1");
+    group.leader().await;
+    let deadline = soon();
+    let calls = (0..200u64).map(|number| {
+        let command = if number % 10 == 9 { refused() } else { tick(1 << (number % 10)) };
+        leader.propose(command, deadline)
+    });
+    let results = join_all(calls).await;
+    let mut positions = BTreeSet::new();
+    let mut shared = 0;
+    for (number, result) in results.into_iter().enumerate() {
+        match result {
+            Ok(done) => {
+                assert_ne!(number % 10, 9);
+                assert!(positions.insert(done.position), "two commands at one position");
+                shared += usize::from(done.position & 0xffff > 0);
+            }
+            Err(error) => assert_eq!((number % 10, error.code), (9, ErrorCode::FailedPrecondition)),
+        }
+    }
+    assert_eq!(positions.len(), 180);
+    assert!(shared > 0, "commands that wait together share an entry");
+    assert_eq!(group.read_total().await, 20 * 511);
+    let none = v1::Command::default();
+    assert_eq!(leader.propose(none, deadline).await.unwrap_err().code, ErrorCode::InvalidArgument);
+    let large = bulky(1, dfs_types::limits::MAX_COMMAND_BYTES);
+    assert_eq!(leader.propose(large, deadline).await.unwrap_err().code, ErrorCode::LimitExceeded);
+    group.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_members_survive_their_leader_and_it_comes_back() {
+    let mut group = Group::formed(&["m1", "m2", "m3"]).await;
+    for number in 1..=20 {
+        assert!(group.propose(tick(number)).await.position > 0);
+    }
+    group.agree().await;
+    let old = group.leader().await;
+    let follower = group.running.keys().find(|name| **name != old).unwrap().clone();
+    let error = group.at(&follower).propose(tick(1), soon()).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Unavailable);
+    let error = group.at(&follower).read(soon()).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Unavailable);
+    assert_eq!(group.at(&follower).leader().unwrap().name, old);
+
+    group.kill(&old).await;
+    let new = group.leader().await;
+    assert_ne!(new, old);
+    assert_eq!(group.read_total().await, 210);
+    group.propose(tick(1000)).await;
+    let members = group.at(&new).members().await;
+    let reachable: Vec<_> = members.iter().filter(|m| m.reachable).map(|m| m.member.name.clone()).collect();
+    assert_eq!((members.len(), reachable.len()), (3, 2));
+
+    group.start(&old).await;
+    group.agree().await;
+    assert_eq!(group.read_total().await, 1210);
+    group.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_majority_nothing_is_promised() {
+    let mut group = Group::formed(&["m1", "m2", "m3"]).await;
+    group.propose(tick(5)).await;
+    let leader = group.leader().await;
+    for name in group.running.keys().filter(|name| **name != leader).cloned().collect::<Vec<_>>() {
+        group.kill(&name).await;
+    }
+    let short = || Instant::now() + Duration::from_millis(700);
+    let lone = group.at(&leader);
+    assert_eq!(lone.propose(tick(1), short()).await.unwrap_err().code, ErrorCode::UnknownOutcome);
+    assert_eq!(lone.read(short()).await.map(|_| ()).unwrap_err().code, ErrorCode::Unavailable);
+    let term = lone.metrics_snapshot().term;
+    // Everybody comes back: the entry of unknown outcome is there or not, the same on all.
+    for name in ["m1", "m2", "m3"] {
+        if name != leader {
+            group.start(name).await;
+        }
+    }
+    group.agree().await;
+    assert!([5, 6].contains(&group.read_total().await));
+    assert!(group.at(&leader).metrics_snapshot().term <= term + 2, "terms do not run away");
+    group.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_member_waits_to_be_added_and_gets_the_state_by_snapshot() {
+    let mut group = Group::formed(&["m1", "m2", "m3"]).await;
+    for number in 1..=30 {
+        group.propose(tick(number)).await;
+    }
+    group.agree().await;
+    let leader = group.leader().await;
+    let wiped = group.running.keys().find(|name| **name != leader).unwrap().clone();
+    let old_id = group.at(&wiped).me().raft_id;
+    group.kill(&wiped).await;
+    group.wipe(&wiped);
+
+    // The log that the wiped member will lack is purged everywhere.
+    for name in group.running.keys() {
+        group.at(name).trigger_snapshot().await.unwrap();
+    }
+    for member in group.running.values() {
+        let mut metrics = member.consensus.raft_metrics();
+        let purged = metrics.wait_for(|metrics| metrics.purged.is_some_and(|id| id.index > 20));
+        timeout(PATIENCE, purged).await.expect("purged").unwrap();
+    }
+
+    group.start(&wiped).await;
+    assert_ne!(group.at(&wiped).me().raft_id, old_id);
+    let initial = group.initial();
+    {
+        // Blank among members of a cluster: it neither votes nor forms one of its own.
+        let mut forming = Box::pin(group.at(&wiped).form_cluster(&initial));
+        assert!(timeout(Duration::from_millis(600), &mut forming).await.is_err());
+        let leader = group.leader().await;
+        let address = group.seats[&wiped].address.clone();
+        group.at(&leader).add_member(&wiped, &address, soon()).await.unwrap();
+        assert_eq!(timeout(PATIENCE, forming).await.unwrap().unwrap(), Formation::Member);
+    }
+    group.agree().await;
+    let leader = group.leader().await;
+    let members = group.at(&leader).members().await;
+    assert_eq!(members.len(), 3);
+    assert!(members.iter().all(|member| member.voter && member.reachable && member.member.raft_id != old_id));
+    group.propose(tick(1)).await;
+    group.agree().await;
+    // The snapshot it was given is its state after a restart too.
+    group.kill(&wiped).await;
+    group.start(&wiped).await;
+    group.agree().await;
+    assert_eq!(group.read_total().await, 466);
+    group.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_are_added_removed_and_moved_while_it_runs() {
+    let mut group = Group::formed(&["m1"]).await;
+    group.propose(tick(7)).await;
+    for name in ["m2", "m3"] {
+        group.seat(name).await;
+        group.start(name).await;
+        let address = group.seats[name].address.clone();
+        let leader = group.leader().await;
+        group.at(&leader).add_member(name, &address, soon()).await.unwrap();
+        // Asked twice it is done already.
+        group.at(&leader).add_member(name, &address, soon()).await.unwrap();
+    }
+    group.agree().await;
+    let leader = group.leader().await;
+    assert_eq!(group.at(&leader).members().await.iter().filter(|member| member.voter).count(), 3);
+    let error = group.at(&leader).remove_member("m9", soon()).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::NotFound);
+
+    // m3 moves to another port.
+    group.kill("m3").await;
+    let dir = std::mem::replace(&mut group.seats.get_mut("m3").unwrap().dir, tempfile::tempdir().unwrap());
+    group.seat("m3").await;
+    group.seats.get_mut("m3").unwrap().dir = dir;
+    group.start("m3").await;
+    let address = group.seats["m3"].address.clone();
+    let leader = group.leader().await;
+    group.at(&leader).add_member("m3", &address, soon()).await.unwrap();
+    group.propose(tick(1)).await;
+    group.agree().await;
+    assert_eq!(group.at(&leader).members().await.len(), 3);
+
+    // The leader removes itself; the others go on.
+    let leader = group.leader().await;
+    group.at(&leader).remove_member(&leader, soon()).await.unwrap();
+    group.kill(&leader).await;
+    group.propose(tick(2)).await;
+    group.agree().await;
+    let now = group.leader().await;
+    assert_eq!(group.at(&now).members().await.len(), 2);
+    let other = group.running.keys().find(|name| **name != now).unwrap().clone();
+    group.at(&now).remove_member(&other, soon()).await.unwrap();
+    let error = group.at(&now).remove_member(&now, soon()).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::FailedPrecondition);
+    assert_eq!(group.read_total().await, 10);
+    group.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_lost_its_tail_is_blank_afterwards() {
+    let mut group = Group::formed(&["m1", "m2", "m3"]).await;
+    group.propose(tick(3)).await;
+    group.agree().await;
+    let leader = group.leader().await;
+    let follower = group.running.keys().find(|name| **name != leader).unwrap().clone();
+    let old_id = group.at(&follower).me().raft_id;
+    group.kill(&follower).await;
+    mark_lost(group.seats[&follower].dir.path(), "a test").unwrap();
+    group.start(&follower).await;
+    assert_ne!(group.at(&follower).me().raft_id, old_id);
+    // The leader still has the old id as a voter, and goes on with the other one.
+    group.propose(tick(4)).await;
+    let address = group.seats[&follower].address.clone();
+    let leader = group.leader().await;
+    group.at(&leader).add_member(&follower, &address, soon()).await.unwrap();
+    group.agree().await;
+    assert_eq!(group.read_total().await, 7);
+    group.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_refused() {
+    let group = Group::formed(&["m1"]).await;
+    group.leader().await;
+    let seat = &group.seats["m1"];
+    let message = |target: u64| v1::RaftMessage {
+        target_raft_id: target.to_be_bytes().to_vec().into(),
+        payload: vec![1, 2, 3].into(),
+    };
+    // A chunk server's certificate of the same cluster, and none at all.
+    let identity = Identity::new(CLUSTER, Role::ChunkServer, NodeId::new("n1").unwrap());
+    let issued = group.authority.issue(&identity, &[], &SystemClock::new()).unwrap();
+    let ca = group.authority.cert_pem().as_bytes();
+    let node = Tls::server(ca, issued.cert_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap();
+    let expect = transport::Expect::any(Role::MetadataServer);
+    for tls in [node, Tls::client(ca, None).unwrap()] {
+        let channel = Dialer::new(tls).channel(&seat.address, expect.clone()).unwrap();
+        let mut client = v1::raft_client::RaftClient::new(channel);
+        let raft_id = group.at("m1").me().raft_id;
+        let codes = [
+            client.append_entries(message(raft_id)).await.unwrap_err().code(),
+            client.vote(message(raft_id)).await.unwrap_err().code(),
+            client.hello(v1::HelloRequest::default()).await.unwrap_err().code(),
+            client.forward(v1::ForwardRequest::default()).await.unwrap_err().code(),
+        ];
+        for code in codes {
+            assert!(
+                [tonic::Code::PermissionDenied, tonic::Code::Unauthenticated].contains(&code),
+                "{code:?}"
+            );
+        }
+    }
+    // A member that means another raft id, or sends what nobody can read.
+    let channel = Dialer::new(seat.tls.clone()).channel(&seat.address, expect).unwrap();
+    let mut client = v1::raft_client::RaftClient::new(channel);
+    assert_eq!(client.vote(message(1)).await.unwrap_err().code(), tonic::Code::FailedPrecondition);
+    let raft_id = group.at("m1").me().raft_id;
+    assert_eq!(client.vote(message(raft_id)).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+    group.end().await;
+}
