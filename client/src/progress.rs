@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Default, Debug)]
 pub struct Progress {
     inner: Arc<Counters>,
+    /// The total was given at the start: transfers do not add to it.
+    known_total: bool,
 }
 
 #[derive(Default, Debug)]
@@ -38,6 +40,13 @@ impl Progress {
         Self::default()
     }
 
+    /// A counter for transfers that together have `bytes`.
+    pub fn with_total(bytes: u64) -> Self {
+        let progress = Self { known_total: true, ..Self::default() };
+        progress.inner.total_bytes.store(bytes, Ordering::Relaxed);
+        progress
+    }
+
     pub fn snapshot(&self) -> ProgressSnapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ProgressSnapshot {
@@ -50,7 +59,9 @@ impl Progress {
     }
 
     pub fn add_total(&self, bytes: u64) {
-        self.inner.total_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if !self.known_total {
+            self.inner.total_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 
     pub fn add_done(&self, bytes: u64) {

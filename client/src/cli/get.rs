@@ -234,7 +234,7 @@ async fn get_trees(
     let root = blocking(move || Root::open(&opened)).await?;
     let root =
         Arc::new(root.map_err(|error| CliError::io(format_args!("opening {}", target.display()), error))?);
-    let progress = Progress::new();
+    let progress = Progress::with_total(jobs.iter().map(|job| job.size).sum());
     let bar = Bar::follow(context.output, &progress, Some(jobs.len() as u64));
     context.set_interrupt_message("interrupted; files already whole stay, no other was left behind");
     let report = run_all(jobs, |job| job.size, |job| get_one(client, job, &root, target, &progress)).await;

@@ -35,6 +35,9 @@ pub use context::Context;
 pub use error::{CliError, Exit};
 pub use output::{Format, Output};
 
+/// What is left running when a command ended gets this long.
+const LAST_WORK: std::time::Duration = std::time::Duration::from_millis(300);
+
 const EXAMPLES: &str = "\
 Examples:
   dfsctl bucket create photos
@@ -117,8 +120,8 @@ pub fn main() -> ExitCode {
             () = interrupted(), if !watches_signals => Err(CliError::interrupted(context.interrupt_message())),
         }
     });
-    // Whatever still waits for a dead server must not keep the process.
-    runtime.shutdown_background();
+    // Time to remove half-written files; whatever still waits for a dead server must not keep us.
+    runtime.shutdown_timeout(LAST_WORK);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

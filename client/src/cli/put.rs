@@ -187,6 +187,9 @@ async fn put_file(
     target: &Address,
     context: &Context,
 ) -> Result<(), CliError> {
+    // Said here, where it is plain that the file of this machine is meant.
+    std::fs::metadata(source)
+        .map_err(|error| CliError::io(format_args!("reading {}", source.display()), error))?;
     let progress = Progress::new();
     let bar = Bar::follow(context.output, &progress, None);
     let mut options = args.options(&progress);
@@ -247,8 +250,7 @@ async fn put_many(
             jobs.push(Job { source, target: base, size });
         }
     }
-    let progress = Progress::new();
-    // The whole size is known here; `put` would add it file by file.
+    let progress = Progress::with_total(jobs.iter().map(|job| job.size).sum());
     let bar = Bar::follow(context.output, &progress, Some(jobs.len() as u64));
     context.set_interrupt_message(
         "interrupted; files already put stay. Run it again with -T to put all of them anew",

@@ -118,12 +118,9 @@ type NotHere<'f, T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> +
 impl Metadata for Service {
     not_here! {
         create_bucket CreateBucketRequest Bucket;
-        get_bucket GetBucketRequest Bucket;
         set_bucket SetBucketRequest Bucket;
         delete_bucket DeleteBucketRequest CommitPosition;
-        list ListRequest ListResponse;
         list_versions ListVersionsRequest ListVersionsResponse;
-        delete DeleteRequest DeleteResponse;
         rename RenameRequest FileInfo;
         copy CopyRequest FileInfo;
         get_chunk_locations GetChunkLocationsRequest ChunkLocations;
@@ -335,6 +332,69 @@ impl Metadata for Service {
         let world = self.enter()?;
         let version = world.metadata.files.get(&path).ok_or_else(|| error(ErrorCode::NotFound))?;
         Ok(Response::new(info(&path, version)))
+    }
+
+    async fn get_bucket(&self, request: Request<GetBucketRequest>) -> Result<Response<Bucket>, Status> {
+        let (name, world) = (request.into_inner().name, self.enter()?);
+        if name != "bucket" {
+            return Err(error(ErrorCode::BucketNotFound));
+        }
+        Ok(Response::new(Bucket { name, position: world.metadata.position, ..Default::default() }))
+    }
+
+    /// Pages of seven, so that every listing has several, and now and then an empty one.
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let request = request.into_inner();
+        let world = self.enter()?;
+        let root = format!("/{}/", request.bucket);
+        let position = world.metadata.position;
+        if request.cursor == "empty page" {
+            return Ok(Response::new(ListResponse {
+                next_cursor: "start".into(),
+                position,
+                ..Default::default()
+            }));
+        }
+        if request.cursor.is_empty() {
+            return Ok(Response::new(ListResponse {
+                next_cursor: "empty page".into(),
+                position,
+                ..Default::default()
+            }));
+        }
+        let mut entries: Vec<(String, ListEntry)> = Vec::new();
+        for (path, version) in &world.metadata.files {
+            let Some(rest) = path.strip_prefix(&root).and_then(|key| key.strip_prefix(&request.prefix))
+            else {
+                continue;
+            };
+            let fold = if request.delimiter.is_empty() { None } else { rest.find(&request.delimiter) };
+            let (name, kind) = match fold {
+                Some(at) => {
+                    let folded = format!("{}{}", request.prefix, &rest[..at + 1]);
+                    (folded.clone(), list_entry::Kind::CommonPrefix(folded))
+                }
+                None => (path[root.len()..].to_owned(), list_entry::Kind::File(info(path, version))),
+            };
+            if entries.last().is_none_or(|(last, _)| *last != name) {
+                entries.push((name, ListEntry { kind: Some(kind) }));
+            }
+        }
+        let after = if request.cursor == "start" { "" } else { &request.cursor[1..] };
+        let mut rest: Vec<_> = entries.into_iter().filter(|(name, _)| name.as_str() > after).collect();
+        let more = rest.len() > 7;
+        rest.truncate(7);
+        let next_cursor = if more { format!("@{}", rest[6].0) } else { String::new() };
+        let entries = rest.into_iter().map(|(_, entry)| entry).collect();
+        Ok(Response::new(ListResponse { entries, next_cursor, position }))
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
+        let path = path_of(&request.into_inner().file);
+        let mut world = self.enter()?;
+        let removed = world.metadata.files.remove(&path).ok_or_else(|| error(ErrorCode::NotFound))?;
+        let position = world.metadata.position;
+        Ok(Response::new(DeleteResponse { version: removed.version, position, ..Default::default() }))
     }
 
     async fn open_read(

@@ -1,6 +1,9 @@
 //! A cluster in this process: one metadata service and some nodes, over real TLS and gRPC, with
 //! everything in maps and faults on demand. It checks what the real services would refuse.
 
+// Each test program uses a part of it.
+#![allow(dead_code)]
+
 pub mod metadata;
 pub mod node;
 
@@ -52,6 +55,9 @@ impl Shared {
 pub struct Cluster {
     pub world: Shared,
     pub client: Client,
+    /// The addresses and the authority, for programs that have a configuration file.
+    pub metadata: Vec<String>,
+    pub ca_pem: String,
     servers: Vec<AbortHandle>,
 }
 
@@ -76,9 +82,10 @@ impl Cluster {
         let ca = authority.cert_pem().as_bytes().to_vec();
         // The first address leads nowhere: every test rotates.
         let addresses = vec!["127.0.0.1:1".to_owned(), metadata];
-        let config = Config::new(CLUSTER, addresses, ca, "dfs_test_key".to_owned());
+        let config = Config::new(CLUSTER, addresses.clone(), ca, "dfs_test_key".to_owned());
         let client = Client::connect(config).await.unwrap();
-        Self { world, client, servers }
+        let ca_pem = authority.cert_pem().to_owned();
+        Self { world, client, metadata: addresses, ca_pem, servers }
     }
 
     pub fn set_mode(&self, node: &str, mode: Mode) {
