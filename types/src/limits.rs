@@ -55,6 +55,8 @@ pub const MAX_COMMANDS_PER_ENTRY: usize = 4096;
 pub const MAX_ENTRIES_IN_FLIGHT: usize = 4;
 /// Commands that may wait for the log writer; one more is answered `overloaded`.
 pub const MAX_WAITING_COMMANDS: usize = 8192;
+/// And their bytes together, so that large commands cannot fill the memory.
+pub const MAX_WAITING_BYTES: u64 = 32 * MIB;
 /// Positions' worth of request results kept for at-most-once.
 pub const REQUEST_WINDOW: u64 = 1 << 20;
 

@@ -76,7 +76,6 @@ fn config(settings: &RaftSettings) -> Result<Arc<Config>, StartError> {
         election_timeout_max: settings.election_max.as_millis() as u64,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_entries),
         max_in_snapshot_log_to_keep: settings.keep_entries,
-        purge_batch_size: 256.min(settings.snapshot_entries / 2 + 1),
         // The gate in `elections` switches it on when it is time.
         enable_elect: false,
         ..Config::default()

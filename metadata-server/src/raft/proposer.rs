@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use dfs_proto::v1;
 use dfs_types::limits::{
-    MAX_COMMAND_BYTES, MAX_COMMANDS_PER_ENTRY, MAX_ENTRIES_IN_FLIGHT, MAX_ENTRY_BYTES, MAX_WAITING_COMMANDS,
+    MAX_COMMAND_BYTES, MAX_COMMANDS_PER_ENTRY, MAX_ENTRIES_IN_FLIGHT, MAX_ENTRY_BYTES, MAX_WAITING_BYTES,
+    MAX_WAITING_COMMANDS,
 };
 use dfs_types::{DfsError, ErrorCode};
 use openraft::ServerState;
@@ -45,7 +46,31 @@ struct Waiting {
 #[derive(Clone)]
 pub struct Proposer {
     queue: mpsc::Sender<Waiting>,
-    waiting: Arc<AtomicU64>,
+    waiting: Arc<Backlog>,
+}
+
+/// What waits for the log writer.
+#[derive(Default)]
+struct Backlog {
+    commands: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Backlog {
+    /// False: it is full already.
+    fn enter(&self, bytes: usize) -> bool {
+        if self.bytes.fetch_add(bytes as u64, Ordering::AcqRel) + bytes as u64 > MAX_WAITING_BYTES {
+            self.bytes.fetch_sub(bytes as u64, Ordering::AcqRel);
+            return false;
+        }
+        self.commands.fetch_add(1, Ordering::AcqRel);
+        true
+    }
+
+    fn leave(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes as u64, Ordering::AcqRel);
+        self.commands.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 pub fn not_leader() -> DfsError {
@@ -63,12 +88,12 @@ impl Proposer {
     /// The handle, and the task to run.
     pub fn new(raft: Raft) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, commands) = mpsc::channel(MAX_WAITING_COMMANDS);
-        let waiting = Arc::new(AtomicU64::new(0));
+        let waiting = Arc::new(Backlog::default());
         (Self { queue, waiting: Arc::clone(&waiting) }, write(raft, commands, waiting))
     }
 
     pub fn waiting(&self) -> u64 {
-        self.waiting.load(Ordering::Relaxed)
+        self.waiting.commands.load(Ordering::Relaxed)
     }
 
     pub async fn propose(&self, command: v1::Command, deadline: Instant) -> Answer {
@@ -79,16 +104,17 @@ impl Proposer {
                 format!("the command has {bytes} bytes, at most {MAX_COMMAND_BYTES} are allowed"),
             ));
         }
+        let overloaded = || DfsError::new(ErrorCode::Overloaded, "too many commands wait for the log");
+        if !self.waiting.enter(bytes) {
+            return Err(overloaded());
+        }
         let stage = Arc::new(AtomicU8::new(WAITING));
         let (answer, answered) = oneshot::channel();
-        self.waiting.fetch_add(1, Ordering::Relaxed);
         let queued = self.queue.try_send(Waiting { command, bytes, stage: Arc::clone(&stage), answer });
         if let Err(error) = queued {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.waiting.leave(bytes);
             return Err(match error {
-                mpsc::error::TrySendError::Full(_) => {
-                    DfsError::new(ErrorCode::Overloaded, "too many commands wait for the log")
-                }
+                mpsc::error::TrySendError::Full(_) => overloaded(),
                 mpsc::error::TrySendError::Closed(_) => not_leader(),
             });
         }
@@ -121,7 +147,7 @@ impl Drop for GiveUp {
     }
 }
 
-async fn write(raft: Raft, mut commands: mpsc::Receiver<Waiting>, waiting: Arc<AtomicU64>) {
+async fn write(raft: Raft, mut commands: mpsc::Receiver<Waiting>, waiting: Arc<Backlog>) {
     let under_way = Arc::new(Semaphore::new(ENTRIES_UNDER_WAY));
     let metrics = raft.metrics();
     let mut left_over: Option<Waiting> = None;
@@ -145,7 +171,7 @@ async fn write(raft: Raft, mut commands: mpsc::Receiver<Waiting>, waiting: Arc<A
                 left_over = Some(command);
                 break;
             }
-            waiting.fetch_sub(1, Ordering::Relaxed);
+            waiting.leave(command.bytes);
             let taken =
                 command.stage.compare_exchange(WAITING, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok();
             if taken {

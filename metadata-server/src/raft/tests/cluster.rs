@@ -2,6 +2,8 @@
 //! What is awaited is an event with a deadline; nothing sleeps for luck.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -399,6 +401,52 @@ async fn a_follower_that_lost_its_tail_is_blank_afterwards() {
     group.at(&leader).add_member(&follower, &address, soon()).await.unwrap();
     group.agree().await;
     assert_eq!(group.read_total().await, 7);
+    group.end().await;
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        let target = to.join(file.file_name());
+        match file.file_type().unwrap().is_dir() {
+            true => copy_all(&file.path(), &target),
+            false => drop(fs::copy(file.path(), target).unwrap()),
+        }
+    }
+}
+
+/// The whole disk is put back to an earlier moment, witness and all: only the leader can know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_put_back_in_time_stops_itself() {
+    let mut group = Group::formed(&["m1", "m2", "m3"]).await;
+    group.propose(tick(3)).await;
+    group.agree().await;
+    let leader = group.leader().await;
+    let follower = group.running.keys().find(|name| **name != leader).unwrap().clone();
+    let old_id = group.at(&follower).me().raft_id;
+    group.kill(&follower).await;
+    let earlier = tempfile::tempdir().unwrap();
+    copy_all(group.seats[&follower].dir.path(), earlier.path());
+    group.start(&follower).await;
+    for _ in 0..10 {
+        group.propose(tick(1)).await;
+    }
+    group.agree().await;
+    assert_eq!(group.leader().await, leader);
+    group.kill(&follower).await;
+    group.seats.get_mut(&follower).unwrap().dir = earlier;
+    group.start(&follower).await;
+    let why = timeout(PATIENCE, group.at(&follower).stopped()).await.expect("it notices");
+    assert!(why.contains("acknowledged"), "{why}");
+    group.kill(&follower).await;
+    group.start(&follower).await;
+    assert_ne!(group.at(&follower).me().raft_id, old_id);
+    let address = group.seats[&follower].address.clone();
+    let leader = group.leader().await;
+    group.at(&leader).add_member(&follower, &address, soon()).await.unwrap();
+    group.agree().await;
+    assert_eq!(group.read_total().await, 13);
     group.end().await;
 }
 
