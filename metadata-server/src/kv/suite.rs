@@ -35,7 +35,10 @@ fn on_both(check: impl Fn(&mut dyn Store)) {
     check(&mut StateDb::open(&dir.path().join("db"), &options(), true).unwrap());
 }
 
-fn set(rows: &[(Space, &[u8], Option<&[u8]>)]) -> WriteSet {
+/// A row to write, or None to delete.
+type Row<'a> = (Space, &'a [u8], Option<&'a [u8]>);
+
+fn set(rows: &[Row<'_>]) -> WriteSet {
     let mut writes = WriteSet::default();
     for (space, key, value) in rows {
         match value {

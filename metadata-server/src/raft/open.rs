@@ -190,7 +190,7 @@ fn open_parts(
         return lost("the log, its witness and the identity file do not belong together".into());
     }
     let bounds = raw.bounds()?;
-    if witness.vote.is_some_and(|vote| bounds.vote.is_none_or(|kept| !(kept >= vote))) {
+    if witness.vote.is_some_and(|vote| bounds.vote.is_none_or(|kept| kept < vote)) {
         return lost(format!("the log forgot the vote {:?}: it has {:?}", witness.vote, bounds.vote));
     }
     if witness.last > bounds.last {

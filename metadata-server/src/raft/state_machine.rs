@@ -103,9 +103,11 @@ pub struct Builder {
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
-        let (meta, handle) = self.made.take().unwrap_or_else(|| {
-            Err(StorageIOError::write_snapshot(None, openraft::AnyError::error("built twice")).into())
-        })?;
+        let Some(made) = self.made.take() else {
+            let twice = openraft::AnyError::error("a builder builds once");
+            return Err(StorageIOError::write_snapshot(None, twice).into());
+        };
+        let (meta, handle) = made?;
         keep(&self.latest, meta.clone(), handle.clone());
         Ok(Snapshot { meta, snapshot: Box::new(handle) })
     }

@@ -17,6 +17,9 @@ use crate::raft::open::{OpenError, Opened, mark_lost, open};
 use crate::raft::state_machine::StateMachine;
 use crate::raft::types::{Entry, EntryData, LogId, Vote};
 
+/// What happens to a directory while nobody has it open.
+type Damage = fn(&Home);
+
 struct Home {
     dir: TempDir,
 }
@@ -162,7 +165,7 @@ async fn a_forgotten_vote_alone_is_a_loss_too() {
 
 #[tokio::test]
 async fn missing_or_damaged_parts_give_a_new_id() {
-    let cut_wal: fn(&Home) = |home| {
+    let cut_wal: Damage = |home| {
         for file in fs::read_dir(home.path("log")).unwrap() {
             let path = file.unwrap().path();
             if path.extension().is_some_and(|end| end == "log") {
@@ -170,8 +173,8 @@ async fn missing_or_damaged_parts_give_a_new_id() {
             }
         }
     };
-    let both_slots: fn(&Home) = |home| fs::write(home.path("slots"), [1; 1024]).unwrap();
-    let cases: [(&str, fn(&Home)); 8] = [
+    let both_slots: Damage = |home| fs::write(home.path("slots"), [1; 1024]).unwrap();
+    let cases: [(&str, Damage); 8] = [
         ("log", |home| fs::remove_dir_all(home.path("log")).unwrap()),
         ("state", |home| fs::remove_dir_all(home.path("state")).unwrap()),
         ("pointer", |home| fs::write(home.path("state/CURRENT"), "db-9").unwrap()),
