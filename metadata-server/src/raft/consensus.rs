@@ -224,6 +224,13 @@ impl Consensus {
         Some(Member { name: node.name, raft_id, address: node.address })
     }
 
+    /// Whether a working leader is known: heard lately, or, of this server itself, acknowledged by a
+    /// majority lately.
+    pub fn leader_is_well(&self) -> bool {
+        let local = &self.inner.local;
+        elections::leader_is_well(&self.metrics(), &local.heard, local.election_min)
+    }
+
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.inner.leadership.clone()
     }

@@ -1,0 +1,304 @@
+//! Settings of a metadata server: flags before `DFS_*` environment before the settings file.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dfs_types::{DfsError, ErrorCode, NodeId, limits};
+use serde::{Deserialize, Serialize};
+use server_kit::LogFormat;
+use server_kit::config::required;
+
+use crate::kv::Compression;
+use crate::leader::Timing;
+use crate::leader::book::LivenessTimes;
+
+/// Most copies under way at once.
+const MAX_REPAIR_PARALLEL: usize = 64;
+
+/// One server of the replicated metadata service: the namespace, the planner, REST and gRPC.
+#[derive(clap::Parser, Serialize, Deserialize, Default, Clone, Debug)]
+#[command(name = "metadata-server", version)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// This member's name (1-63 of a-z 0-9 . -); the id in its certificate
+    #[arg(long)]
+    pub id: Option<String>,
+    /// Directory of log and state; owned by this server alone
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address to listen at
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<String>,
+    /// Address at which others reach this server; default: the one it listens at
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// Certificate of the cluster's authority (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// This server's certificate (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Master keys, lines of GENERATION:64-hex; for its owner alone
+    #[arg(long, value_name = "FILE")]
+    pub master_key_file: Option<PathBuf>,
+    /// API key of the first admin; read when the cluster is made
+    #[arg(long, value_name = "FILE")]
+    pub admin_key_file: Option<PathBuf>,
+    /// The members with which a new cluster begins, as m1=HOST:PORT,m2=HOST:PORT,..
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub initial_members: Vec<String>,
+    /// Serve /metrics without a credential at this address as well (plain HTTP)
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics_listen: Option<String>,
+    /// error, warn, info, debug or trace, or a tracing filter
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// json or plain
+    #[arg(long, value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// Append logs to this file instead of standard error
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+    /// Settings file (TOML) with the same names
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+
+    /// none, lz4 or zstd
+    #[arg(long, hide = true)]
+    pub state_compression: Option<String>,
+    #[arg(long, hide = true)]
+    pub heartbeat_ms: Option<u64>,
+    #[arg(long, hide = true)]
+    pub election_min_ms: Option<u64>,
+    #[arg(long, hide = true)]
+    pub election_max_ms: Option<u64>,
+    #[arg(long, hide = true)]
+    pub node_heartbeat_ms: Option<u64>,
+    #[arg(long, hide = true)]
+    pub node_suspect_ms: Option<u64>,
+    #[arg(long, hide = true)]
+    pub node_down_ms: Option<u64>,
+    #[arg(long, hide = true)]
+    pub repair_delay_ms: Option<u64>,
+    #[arg(long, hide = true)]
+    pub trash_period_ms: Option<u64>,
+    #[arg(long, hide = true)]
+    pub floor_lag_ms: Option<u64>,
+    #[arg(long, hide = true)]
+    pub upload_expiry_ms: Option<u64>,
+    #[arg(long, hide = true)]
+    pub tick_ms: Option<u64>,
+    /// Pause of a background worker that found nothing to do
+    #[arg(long, hide = true)]
+    pub background_ms: Option<u64>,
+    #[arg(long, hide = true)]
+    pub repair_parallel: Option<usize>,
+    #[arg(long, hide = true)]
+    pub snapshot_entries: Option<u64>,
+    #[arg(long, hide = true)]
+    pub keep_entries: Option<u64>,
+}
+
+/// Checked settings.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub name: NodeId,
+    pub data_dir: PathBuf,
+    pub listen: String,
+    pub advertise: String,
+    pub admin_key_file: Option<PathBuf>,
+    /// Name -> address; empty: wait to be added to a cluster.
+    pub initial_members: BTreeMap<String, String>,
+    pub metrics_listen: Option<String>,
+    pub compression: Compression,
+    pub heartbeat: Duration,
+    pub election_min: Duration,
+    pub election_max: Duration,
+    pub snapshot_entries: Option<u64>,
+    pub keep_entries: Option<u64>,
+    pub node_heartbeat_ms: u64,
+    pub liveness: LivenessTimes,
+    pub timing: Timing,
+}
+
+/// Where the key material is.
+#[derive(Clone, Debug)]
+pub struct KeyFiles {
+    pub ca: PathBuf,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub master: PathBuf,
+}
+
+impl Setup {
+    /// Port 0 stands for the one the system picked: in the advertised address, and among the initial
+    /// members for this server.
+    pub fn use_port(&mut self, address: SocketAddr) {
+        let picked = |text: &mut String| {
+            if text.ends_with(":0") {
+                *text = address.to_string();
+            }
+        };
+        picked(&mut self.advertise);
+        if let Some(own) = self.initial_members.get_mut(self.name.as_str()) {
+            picked(own);
+        }
+    }
+}
+
+fn wrong(what: impl Into<String>) -> DfsError {
+    DfsError::new(ErrorCode::InvalidArgument, what)
+}
+
+fn ensure(holds: bool, what: &str) -> Result<(), DfsError> {
+    if holds { Ok(()) } else { Err(wrong(what)) }
+}
+
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+impl Settings {
+    /// # Errors
+    /// `invalid_argument` for what is missing or contradicts itself, before anything is touched.
+    pub fn setup(&self) -> Result<Setup, DfsError> {
+        let name = NodeId::new(required(self.id.clone(), "id")?)?;
+        let listen = required(self.listen.clone(), "listen")?;
+        let advertise = self.advertise.clone().unwrap_or_else(|| listen.clone());
+        ensure(is_address(&advertise), "advertise must be HOST:PORT")?;
+        let ms = |given: Option<u64>, default: u64| given.unwrap_or(default);
+        let heartbeat = ms(self.heartbeat_ms, limits::RAFT_HEARTBEAT_MS);
+        let election_min = ms(self.election_min_ms, limits::ELECTION_MIN_MS);
+        let election_max = ms(self.election_max_ms, limits::ELECTION_MAX_MS);
+        ensure(
+            0 < heartbeat && heartbeat * 2 < election_min && election_min < election_max,
+            "election times must be ordered: 2 * heartbeat_ms < election_min_ms < election_max_ms",
+        )?;
+        let node_heartbeat_ms = ms(self.node_heartbeat_ms, limits::NODE_HEARTBEAT_MS);
+        let liveness = LivenessTimes {
+            suspect_ms: ms(self.node_suspect_ms, limits::NODE_SUSPECT_MS),
+            down_ms: ms(self.node_down_ms, limits::NODE_DOWN_MS),
+        };
+        ensure(
+            0 < node_heartbeat_ms
+                && node_heartbeat_ms < liveness.suspect_ms
+                && liveness.suspect_ms < liveness.down_ms,
+            "node times must be ordered: node_heartbeat_ms < node_suspect_ms < node_down_ms",
+        )?;
+        let timing = Timing {
+            tick_ms: ms(self.tick_ms, limits::TICK_MS),
+            background_ms: ms(self.background_ms, 1_000),
+            repair_delay_ms: ms(self.repair_delay_ms, limits::REPAIR_DELAY_MS),
+            trash_period_ms: ms(self.trash_period_ms, limits::TRASH_PERIOD_MS),
+            floor_lag_ms: ms(self.floor_lag_ms, limits::EPOCH_FLOOR_LAG_MS),
+            upload_expiry_ms: ms(self.upload_expiry_ms, limits::UPLOAD_EXPIRY_MS),
+            repair_parallel: self.repair_parallel.unwrap_or(4),
+        };
+        ensure((1..=limits::MAX_TICK_MS).contains(&timing.tick_ms), "tick_ms must be 1 to 5000")?;
+        ensure(timing.background_ms >= 10, "background_ms must be at least 10")?;
+        ensure(
+            (1..=MAX_REPAIR_PARALLEL).contains(&timing.repair_parallel),
+            "repair_parallel must be 1 to 64",
+        )?;
+        Ok(Setup {
+            data_dir: required(self.data_dir.clone(), "data_dir")?,
+            advertise,
+            admin_key_file: self.admin_key_file.clone(),
+            initial_members: self.members(&name)?,
+            metrics_listen: self.metrics_listen.clone(),
+            compression: self.compression()?,
+            heartbeat: Duration::from_millis(heartbeat),
+            election_min: Duration::from_millis(election_min),
+            election_max: Duration::from_millis(election_max),
+            snapshot_entries: self.snapshot_entries,
+            keep_entries: self.keep_entries,
+            node_heartbeat_ms,
+            liveness,
+            timing,
+            name,
+            listen,
+        })
+    }
+
+    pub fn key_files(&self) -> Result<KeyFiles, DfsError> {
+        Ok(KeyFiles {
+            ca: required(self.ca.clone(), "ca")?,
+            cert: required(self.cert.clone(), "cert")?,
+            key: required(self.key.clone(), "key")?,
+            master: required(self.master_key_file.clone(), "master_key_file")?,
+        })
+    }
+
+    fn compression(&self) -> Result<Compression, DfsError> {
+        match self.state_compression.as_deref() {
+            None => Ok(Compression::default()),
+            Some("none") => Ok(Compression::None),
+            Some("lz4") => Ok(Compression::Lz4),
+            Some("zstd") => Ok(Compression::Zstd),
+            Some(other) => Err(wrong(format!("state_compression {other:?} is not none, lz4 or zstd"))),
+        }
+    }
+
+    fn members(&self, own: &NodeId) -> Result<BTreeMap<String, String>, DfsError> {
+        let mut members = BTreeMap::new();
+        for part in self.initial_members.iter().map(|part| part.trim()).filter(|part| !part.is_empty()) {
+            let (name, address) = part
+                .split_once('=')
+                .filter(|(_, address)| is_address(address))
+                .ok_or_else(|| wrong(format!("initial_members: {part:?} is not NAME=HOST:PORT")))?;
+            let name = NodeId::new(name)?;
+            if members.insert(name.to_string(), address.to_owned()).is_some() {
+                return Err(wrong(format!("initial_members names {name} twice")));
+            }
+        }
+        if members.is_empty() || members.contains_key(own.as_str()) {
+            Ok(members)
+        } else {
+            Err(wrong(format!("initial_members does not name this server, {own}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(change: impl FnOnce(&mut Settings)) -> Result<Setup, DfsError> {
+        let mut settings = Settings {
+            id: Some("m1".into()),
+            data_dir: Some("/data".into()),
+            listen: Some("127.0.0.1:8080".into()),
+            initial_members: vec!["m1=a:1".into(), "m2=b:2".into()],
+            ..Default::default()
+        };
+        change(&mut settings);
+        settings.setup()
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let setup = settings(|_| {}).unwrap();
+        assert_eq!(setup.initial_members["m2"], "b:2");
+        assert_eq!(setup.advertise, "127.0.0.1:8080");
+        let bad: [fn(&mut Settings); 9] = [
+            |s| s.id = None,
+            |s| s.id = Some("M 1".into()),
+            |s| s.data_dir = None,
+            |s| s.advertise = Some("nowhere".into()),
+            |s| s.initial_members = vec!["m2=b:2".into()],
+            |s| s.initial_members = vec!["m1=a:1".into(), "m1=b:1".into()],
+            |s| s.state_compression = Some("gzip".into()),
+            |s| s.node_down_ms = Some(1),
+            |s| s.heartbeat_ms = Some(5_000),
+        ];
+        for (place, change) in bad.into_iter().enumerate() {
+            assert!(settings(change).is_err(), "case {place}");
+        }
+    }
+}

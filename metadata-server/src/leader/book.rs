@@ -1,0 +1,270 @@
+//! What the leader knows of its chunk servers from their heartbeats: memory only, never proposed.
+//!
+//! Owner: [`NodeBook`], one per server; cleared whenever leadership begins. Lost with the process,
+//! and that is fine: a new leader hears every live node within one heartbeat, and judges nobody
+//! before it has listened for a whole interval.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use dfs_proto::v1;
+use dfs_types::limits::GRANT_LIFETIME_MS;
+use dfs_types::{Incarnation, MonotonicMillis, NodeId};
+use metadata_core::rows::ChunkKey;
+
+/// Reservations are kept in buckets of this length, so that their number is bounded.
+const RESERVATION_STEP_MS: u64 = 5_000;
+
+/// Chunks that nodes found damaged and nobody looked at yet; more are forgotten and found again.
+const MAX_FAULTS: usize = 4096;
+
+/// When silence counts.
+#[derive(Clone, Copy, Debug)]
+pub struct LivenessTimes {
+    pub suspect_ms: u64,
+    pub down_ms: u64,
+}
+
+/// What silence says of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    Up,
+    Suspect,
+    Down,
+}
+
+/// The last heartbeat of a node, and what plans took of its space since.
+#[derive(Clone, Debug)]
+pub struct NodeLife {
+    pub incarnation: Incarnation,
+    pub heard: MonotonicMillis,
+    pub heard_unix_ms: u64,
+    pub capacity: u64,
+    pub used: u64,
+    pub chunks: u64,
+    /// Bytes the node is willing to take.
+    pub free: u64,
+    pub index_rebuilding: bool,
+    pub version: String,
+    reserved: VecDeque<(MonotonicMillis, u64)>,
+}
+
+impl NodeLife {
+    /// Bytes that may still be planned onto the node.
+    pub fn plannable(&self, now: MonotonicMillis) -> u64 {
+        let reserved = self.reserved.iter().filter(|(until, _)| *until > now).map(|(_, bytes)| bytes);
+        self.free.saturating_sub(reserved.fold(0u64, |sum, bytes| sum.saturating_add(*bytes)))
+    }
+}
+
+#[derive(Default)]
+struct Book {
+    leading_since: MonotonicMillis,
+    lives: BTreeMap<NodeId, NodeLife>,
+    faults: BTreeSet<(NodeId, ChunkKey)>,
+}
+
+/// Cheap to clone; all clones are one book.
+#[derive(Clone, Default)]
+pub struct NodeBook {
+    book: Arc<Mutex<Book>>,
+}
+
+impl NodeBook {
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().expect("the node book is never left half written")
+    }
+
+    /// Begins anew: what was heard under an earlier leadership is worth nothing now.
+    pub fn begin_leading(&self, now: MonotonicMillis) {
+        *self.lock() = Book { leading_since: now, ..Book::default() };
+    }
+
+    /// A registration: the only message with the build's version.
+    pub fn registered(
+        &self,
+        node: &NodeId,
+        request: &v1::RegisterNodeRequest,
+        incarnation: Incarnation,
+        now: (MonotonicMillis, u64),
+    ) {
+        let mut book = self.lock();
+        let free = request.capacity.saturating_sub(request.used);
+        let life = book.lives.entry(node.clone()).or_insert_with(|| NodeLife::new(incarnation));
+        if life.incarnation != incarnation {
+            *life = NodeLife::new(incarnation);
+        }
+        (life.heard, life.heard_unix_ms) = now;
+        (life.capacity, life.used, life.free) = (request.capacity, request.used, free);
+        life.version.clone_from(&request.version);
+    }
+
+    /// A heartbeat. False if this leader has no registration of that incarnation: the node must
+    /// register again, and counts as silent until it did.
+    pub fn heard(
+        &self,
+        node: &NodeId,
+        heartbeat: &v1::HeartbeatRequest,
+        incarnation: Incarnation,
+        now: (MonotonicMillis, u64),
+    ) -> bool {
+        let mut book = self.lock();
+        let Some(life) = book.lives.get_mut(node).filter(|life| life.incarnation == incarnation) else {
+            return false;
+        };
+        (life.heard, life.heard_unix_ms) = now;
+        (life.capacity, life.used, life.free) = (heartbeat.capacity, heartbeat.used, heartbeat.free);
+        life.chunks = heartbeat.chunks;
+        life.index_rebuilding = heartbeat.index_rebuilding;
+        true
+    }
+
+    /// The node itself found a chunk missing or damaged.
+    pub fn report_fault(&self, node: &NodeId, chunk: ChunkKey) {
+        let mut book = self.lock();
+        if book.faults.len() < MAX_FAULTS {
+            book.faults.insert((node.clone(), chunk));
+        }
+    }
+
+    /// Takes up to `count` of the faults reported.
+    pub fn take_faults(&self, count: usize) -> Vec<(NodeId, ChunkKey)> {
+        let mut book = self.lock();
+        std::iter::from_fn(|| book.faults.pop_first()).take(count).collect()
+    }
+
+    pub fn life(&self, node: &NodeId) -> Option<NodeLife> {
+        self.lock().lives.get(node).cloned()
+    }
+
+    pub fn forget(&self, node: &NodeId) {
+        self.lock().lives.remove(node);
+    }
+
+    /// Sets `bytes` of the node's free space aside for one grant lifetime.
+    pub fn reserve(&self, node: &NodeId, bytes: u64, now: MonotonicMillis) {
+        if let Some(life) = self.lock().lives.get_mut(node) {
+            while life.reserved.front().is_some_and(|(until, _)| *until <= now) {
+                life.reserved.pop_front();
+            }
+            let until = (now + GRANT_LIFETIME_MS).next_multiple_of(RESERVATION_STEP_MS);
+            match life.reserved.back_mut() {
+                Some((last, sum)) if *last == until => *sum = sum.saturating_add(bytes),
+                _ => life.reserved.push_back((until, bytes)),
+            }
+        }
+    }
+
+    /// What the silence of a node says now. Silence is counted from the beginning of this
+    /// leadership at the earliest.
+    pub fn verdict(
+        &self,
+        node: &NodeId,
+        incarnation: Incarnation,
+        times: LivenessTimes,
+        now: MonotonicMillis,
+    ) -> Verdict {
+        let book = self.lock();
+        let heard =
+            book.lives.get(node).filter(|life| life.incarnation == incarnation).map_or(0, |life| life.heard);
+        let silent = now.saturating_sub(heard.max(book.leading_since));
+        if silent >= times.down_ms {
+            Verdict::Down
+        } else if silent >= times.suspect_ms {
+            Verdict::Suspect
+        } else {
+            Verdict::Up
+        }
+    }
+
+    /// Whether the node was heard under this leadership, and how it looks now.
+    pub fn is_alive(
+        &self,
+        node: &NodeId,
+        incarnation: Incarnation,
+        times: LivenessTimes,
+        now: MonotonicMillis,
+    ) -> bool {
+        let heard = self.lock().lives.get(node).is_some_and(|life| life.incarnation == incarnation);
+        heard && self.verdict(node, incarnation, times, now) == Verdict::Up
+    }
+}
+
+impl NodeLife {
+    fn new(incarnation: Incarnation) -> Self {
+        Self {
+            incarnation,
+            heard: 0,
+            heard_unix_ms: 0,
+            capacity: 0,
+            used: 0,
+            chunks: 0,
+            free: 0,
+            index_rebuilding: false,
+            version: String::new(),
+            reserved: VecDeque::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMES: LivenessTimes = LivenessTimes { suspect_ms: 5_000, down_ms: 15_000 };
+    const INCARNATION: Incarnation = Incarnation([1; 16]);
+
+    fn book_with(node: &NodeId, now: u64) -> NodeBook {
+        let book = NodeBook::default();
+        book.begin_leading(now);
+        let request = v1::RegisterNodeRequest { capacity: 100, used: 40, ..Default::default() };
+        book.registered(node, &request, INCARNATION, (now, 0));
+        book
+    }
+
+    #[test]
+    fn silence_becomes_suspicion_becomes_death() {
+        let node = NodeId::new("n1").unwrap();
+        let book = book_with(&node, 1_000_000);
+        let at = |silent: u64| book.verdict(&node, INCARNATION, TIMES, 1_000_000 + silent);
+        assert_eq!(
+            [at(0), at(4_999), at(5_000), at(14_999), at(15_000)],
+            [Verdict::Up, Verdict::Up, Verdict::Suspect, Verdict::Suspect, Verdict::Down]
+        );
+    }
+
+    #[test]
+    fn a_new_leader_judges_nobody_before_one_interval() {
+        let node = NodeId::new("n1").unwrap();
+        let book = NodeBook::default();
+        book.begin_leading(1_000_000);
+        assert_eq!(book.verdict(&node, INCARNATION, TIMES, 1_014_999), Verdict::Suspect);
+        assert_eq!(book.verdict(&node, INCARNATION, TIMES, 1_015_000), Verdict::Down);
+        assert!(!book.is_alive(&node, INCARNATION, TIMES, 1_000_001));
+    }
+
+    #[test]
+    fn another_incarnation_is_not_the_node_we_heard() {
+        let node = NodeId::new("n1").unwrap();
+        let book = book_with(&node, 0);
+        let heartbeat = v1::HeartbeatRequest::default();
+        assert!(book.heard(&node, &heartbeat, INCARNATION, (1, 1)));
+        assert!(!book.heard(&node, &heartbeat, Incarnation([2; 16]), (2, 2)));
+        assert_eq!(book.verdict(&node, Incarnation([2; 16]), TIMES, 15_000), Verdict::Down);
+    }
+
+    #[test]
+    fn reservations_shrink_free_space_and_expire() {
+        let node = NodeId::new("n1").unwrap();
+        let book = book_with(&node, 0);
+        book.reserve(&node, 50, 0);
+        assert_eq!(book.life(&node).unwrap().plannable(1), 10);
+        book.reserve(&node, 50, 1);
+        assert_eq!(book.life(&node).unwrap().plannable(2), 0);
+        assert_eq!(book.life(&node).unwrap().plannable(GRANT_LIFETIME_MS + RESERVATION_STEP_MS), 60);
+        for step in 0..10_000 {
+            book.reserve(&node, 1, step * 100);
+        }
+        assert!(book.life(&node).unwrap().reserved.len() <= 14);
+    }
+}

@@ -1,0 +1,240 @@
+//! Copies made again: what is under its target is copied from node to node, most urgent first, a few
+//! at a time. Doubts and faults are settled here too, by asking the node itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use dfs_proto::v1;
+use dfs_proto::v1::command::Kind;
+use dfs_types::limits::{MAX_CHUNK_BYTES, MAX_PLAN_CHUNKS, MIB};
+use dfs_types::{DfsError, MonotonicMillis, NodeId, TaskId};
+use futures::StreamExt as _;
+use futures::stream;
+use metadata_core::query::{self, Deficit};
+use metadata_core::repair::{self, Limits, LiveNode, RepairOrder};
+use metadata_core::rows::ChunkKey;
+use server_kit::{Next, Work};
+
+use super::{Timing, propose};
+use crate::raft::StateView;
+use crate::service::{Found, GrantFor, NodeAt, NodeTable, Operations, chunk_ref, location_change};
+
+/// Deficits looked at in one round.
+const ROUND: usize = MAX_PLAN_CHUNKS;
+/// A copy may take this long, and this much longer for every MiB.
+const COPY_BASE: Duration = Duration::from_secs(10);
+const COPY_MILLIS_PER_MIB: u64 = 500;
+/// A chunk whose copy failed rests: first and longest.
+const FIRST_REST_MS: u64 = 1_000;
+const LONGEST_REST_MS: u64 = 60_000;
+/// Chunks that rest and are remembered; beyond it all are tried again.
+const MAX_RESTING: usize = 10_000;
+const FAULTS_AT_ONCE: usize = 16;
+
+pub struct Repair {
+    operations: Operations,
+    timing: Timing,
+    term: u64,
+    /// Where the next round goes on in the list of deficits; None: from the most urgent.
+    after: Option<(u8, ChunkKey)>,
+    resting: BTreeMap<ChunkKey, Rest>,
+}
+
+#[derive(Clone, Copy)]
+struct Rest {
+    until: MonotonicMillis,
+    millis: u64,
+}
+
+impl Repair {
+    pub fn new(operations: Operations, timing: Timing, term: u64) -> Self {
+        Self { operations, timing, term, after: None, resting: BTreeMap::new() }
+    }
+
+    fn rest(&mut self, key: ChunkKey) {
+        if self.resting.len() >= MAX_RESTING {
+            self.resting.clear();
+        }
+        let millis =
+            self.resting.get(&key).map_or(FIRST_REST_MS, |rest| (rest.millis * 2).min(LONGEST_REST_MS));
+        self.resting.insert(key, Rest { until: self.operations.now() + millis, millis });
+    }
+
+    fn may_try(&self, key: &ChunkKey) -> bool {
+        self.resting.get(key).is_none_or(|rest| rest.until <= self.operations.now())
+    }
+}
+
+impl Work for Repair {
+    async fn step(&mut self) -> Result<Next, DfsError> {
+        let view = self.operations.parts.consensus.local_view()?;
+        let page = query::deficits_page(&view, self.after, ROUND)?;
+        self.after = match page.last() {
+            Some(last) if page.len() == ROUND => Some((last.priority, last.chunk.key)),
+            _ => None,
+        };
+        let more = self.after.is_some();
+        let due: Vec<Deficit> = page.into_iter().filter(|deficit| self.may_try(&deficit.chunk.key)).collect();
+        if due.is_empty() {
+            return Ok(if more { Next::Now } else { self.timing.pause() });
+        }
+        let table = NodeTable::load(&self.operations, &view)?;
+        for deficit in &due {
+            settle_doubts(&self.operations, &table, deficit).await?;
+        }
+        let now = self.operations.now();
+        let nodes: Vec<LiveNode> = table
+            .iter()
+            .map(|at| {
+                let life = self.operations.parts.book.life(&at.node);
+                LiveNode {
+                    node: at.node.clone(),
+                    domain: at.row.domain.clone(),
+                    readable: at.alive,
+                    writable: at.takes_chunks(),
+                    free: life.as_ref().map_or(0, |life| life.plannable(now)),
+                    capacity: life.map_or(at.row.capacity, |life| life.capacity),
+                }
+            })
+            .collect();
+        let limits = Limits { orders: ROUND, per_target: ROUND };
+        let orders = repair::plan(&due, &nodes, &BTreeSet::new(), limits);
+        // What has no order has no source or no place now; a node may join any moment.
+        for deficit in &due {
+            if !orders.iter().any(|order| order.chunk == deficit.chunk.key) {
+                let until = self.operations.now() + FIRST_REST_MS;
+                self.resting.insert(deficit.chunk.key, Rest { until, millis: FIRST_REST_MS });
+            }
+        }
+        let (operations, table, view, term) = (&self.operations, &table, &view, self.term);
+        let outcomes: Vec<(ChunkKey, Result<v1::LocationChange, DfsError>)> = stream::iter(orders)
+            .map(|order| async move { (order.chunk, copy(operations, table, view, term, &order).await) })
+            .buffer_unordered(self.timing.repair_parallel)
+            .collect()
+            .await;
+        let mut changes = Vec::new();
+        for (key, outcome) in outcomes {
+            match outcome {
+                Ok(change) => {
+                    self.resting.remove(&key);
+                    metrics::counter!("dfs_repair_copies_total").increment(1);
+                    changes.push(change);
+                }
+                Err(error) => {
+                    tracing::info!(chunk = %key.chunk, code = %error.code, %error, "copy failed");
+                    metrics::counter!("dfs_repair_failures_total").increment(1);
+                    self.rest(key);
+                }
+            }
+        }
+        if !changes.is_empty() {
+            propose(&self.operations, Kind::AddLocations(v1::AddLocations { changes })).await?;
+        }
+        Ok(Next::Now)
+    }
+}
+
+/// Has one chunk copied; the location that the target's receipt proves.
+async fn copy(
+    operations: &Operations,
+    table: &NodeTable,
+    view: &StateView,
+    term: u64,
+    order: &RepairOrder,
+) -> Result<v1::LocationChange, DfsError> {
+    let unknown =
+        |node: &NodeId| DfsError::new(dfs_types::ErrorCode::NodeNotFound, format!("node {node} is gone"));
+    let target = table.get(&order.target).ok_or_else(|| unknown(&order.target))?;
+    let task = TaskId(operations.draw16());
+    let grant_for = GrantFor::task(task.0, order.chunk.realm, view)?;
+    let mut sources = Vec::new();
+    for node in &order.sources {
+        let at: &NodeAt = table.get(node).ok_or_else(|| unknown(node))?;
+        sources.push(v1::ForwardTo {
+            node: Some(v1::NodeAddress { node_id: node.to_string(), address: at.row.address.clone() }),
+            grant: operations.get_grant(at, &grant_for, vec![order.chunk.chunk])?.into(),
+        });
+    }
+    let request = v1::CopyChunkRequest {
+        task_id: task.to_vec().into(),
+        realm_id: order.chunk.realm.to_vec().into(),
+        chunk_id: order.chunk.chunk.to_vec().into(),
+        sealed_length: order.sealed_length,
+        epoch: view.position().0,
+        sources,
+        term,
+    };
+    operations.parts.book.reserve(&order.target, order.sealed_length, operations.now());
+    let limit = COPY_BASE
+        + Duration::from_millis(COPY_MILLIS_PER_MIB * (order.sealed_length.min(MAX_CHUNK_BYTES) / MIB));
+    let answer = operations.parts.nodes.copy(&target.target(), request, limit).await?;
+    let receipt = operations.check_receipt(table, &answer.receipt, task.0, order.chunk.realm)?;
+    match receipt {
+        Some(receipt)
+            if receipt.stored.node_id == order.target.as_str()
+                && receipt.chunks.contains(&(order.chunk.chunk, order.sealed_length)) =>
+        {
+            Ok(v1::LocationChange { chunk: Some(chunk_ref(&order.chunk)), stored: Some(receipt.stored) })
+        }
+        _ => Err(DfsError::new(
+            dfs_types::ErrorCode::ReceiptRefused,
+            format!("the receipt of {} is not about the copy", order.target),
+        )),
+    }
+}
+
+/// Asks the nodes of doubted copies; a good copy is touched and counts again, a lost one is struck off.
+async fn settle_doubts(
+    operations: &Operations,
+    table: &NodeTable,
+    deficit: &Deficit,
+) -> Result<(), DfsError> {
+    for doubted in deficit.chunk.copies.iter().filter(|copy| copy.doubted) {
+        if let Some(at) = table.holder(doubted).filter(|at| at.alive) {
+            settle(operations, table, at, &deficit.chunk.key, doubted.epoch).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn settle(
+    operations: &Operations,
+    table: &NodeTable,
+    at: &NodeAt,
+    key: &ChunkKey,
+    epoch: u64,
+) -> Result<(), DfsError> {
+    match operations.probe(at, key).await {
+        Ok(Found::Present) => {
+            let view = operations.parts.consensus.local_view()?;
+            if let Some(change) = operations.touch(table, at, key, &view).await? {
+                propose(operations, Kind::AddLocations(v1::AddLocations { changes: vec![change] })).await?;
+            }
+        }
+        Ok(Found::Lost) => {
+            tracing::warn!(node = %at.node, chunk = %key.chunk, "a copy is lost: struck off");
+            let changes = vec![location_change(key, at, epoch)];
+            propose(operations, Kind::StrikeLocations(v1::StrikeLocations { changes })).await?;
+        }
+        // The doubt stays; the chunk is copied as if this copy were gone.
+        Ok(Found::Unknown) | Err(_) => {}
+    }
+    Ok(())
+}
+
+/// Settles what nodes found out about their own chunks.
+pub async fn settle_faults(operations: &Operations, timing: Timing) -> Result<Next, DfsError> {
+    let faults = operations.parts.book.take_faults(FAULTS_AT_ONCE);
+    let more = faults.len() == FAULTS_AT_ONCE;
+    for (node, key) in faults {
+        // A fresh view for each: it lists the location before the node is asked.
+        let view = operations.parts.consensus.local_view()?;
+        let table = NodeTable::load(operations, &view)?;
+        let Some(chunk) = query::chunk(&view, key)? else { continue };
+        let copy = chunk.copies.iter().find(|copy| table.holder(copy).is_some_and(|at| at.node == node));
+        if let (Some(copy), Some(at)) = (copy, table.get(&node)) {
+            settle(operations, &table, at, &key, copy.epoch).await?;
+        }
+    }
+    Ok(if more { Next::Now } else { timing.pause() })
+}

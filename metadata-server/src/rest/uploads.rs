@@ -1,0 +1,263 @@
+//! `/init_upload` and `/commit_upload`: an upload by curl, with `dfsctl chunk put` for the bytes.
+//!
+//! The plan is made before the chunks exist, so it names places, not contents: per index a primary
+//! and replicas, with grants. Secrets come from PlanChunks, by the hash of each chunk.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use dfs_proto::v1;
+use dfs_types::limits::{MAX_PAGE_CHUNKS, MAX_PLAN_CHUNKS, MAX_VERSION_BYTES, chunk_bytes_at};
+use dfs_types::{ChunkId, DfsPath, ErrorCode, UploadId};
+use http::{HeaderMap, StatusCode, Uri};
+use server_kit::Problem;
+
+use super::input::{self, Query, base64_decode, base64_encode, invalid};
+use super::shapes::{self, CommitUpload, Committed, InitUpload, PlannedChunk, Policy, SentChunk, Upload};
+use super::{Answer, Rest, created};
+use crate::service::Call;
+
+/// Chunks one commit over REST may name: what fits its body many times over.
+const MAX_COMMIT_CHUNKS: usize = 16 * MAX_PAGE_CHUNKS;
+
+/// The chunks of a file of `size` bytes from index `first` on, at most one plan's worth: index,
+/// offset, length; and whether there are more behind them.
+fn chunk_list(size: u64, first: u32) -> (Vec<(u32, u64, u64)>, bool) {
+    let (mut index, mut offset) = (0u32, 0u64);
+    let mut list = Vec::new();
+    while offset < size {
+        let length = chunk_bytes_at(offset).min(size - offset);
+        if index >= first {
+            if list.len() == MAX_PLAN_CHUNKS {
+                return (list, true);
+            }
+            list.push((index, offset, length));
+        }
+        offset += length;
+        index += 1;
+    }
+    (list, false)
+}
+
+pub async fn init(
+    State(rest): State<Rest>,
+    Extension(call): Extension<Call>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<Upload>), Problem> {
+    Query::read(uri.query(), &[])?;
+    let wanted: InitUpload = input::json(&headers, body).await?;
+    let size = wanted.size.ok_or_else(|| invalid("size is needed, in bytes"))?;
+    if size > MAX_VERSION_BYTES {
+        return Err(Problem::new(
+            ErrorCode::LimitExceeded,
+            format!("a file may have at most {MAX_VERSION_BYTES} bytes"),
+        ));
+    }
+    let (upload_id, file_id, realm_id, policy, position) = match (wanted.path, wanted.upload_id) {
+        (Some(path), None) => {
+            if wanted.first_chunk.unwrap_or(0) != 0 {
+                return Err(invalid("first_chunk goes with upload_id"));
+            }
+            let path: DfsPath = path.parse()?;
+            let policy =
+                wanted.policy.map(|policy| v1::Policy { target: policy.target, min_ack: policy.min_ack });
+            let request = v1::InitUploadRequest {
+                mutation: Some(rest.operations.new_mutation()),
+                path: path.to_string(),
+                size: Some(size),
+                policy,
+            };
+            let begun = rest.operations.call(&call, request).await?;
+            (begun.upload_id, begun.file_id, begun.realm_id, begun.policy, begun.position)
+        }
+        (None, Some(id)) => {
+            if wanted.policy.is_some() {
+                return Err(invalid("the policy was decided when the upload began"));
+            }
+            let id: UploadId = id.parse()?;
+            let request = v1::GetUploadRequest { upload_id: id.to_vec().into() };
+            let upload = rest.operations.call(&call, request).await?;
+            if upload.size.is_some_and(|begun| begun != size) {
+                return Err(invalid("size is another than when the upload began"));
+            }
+            (upload.upload_id, upload.file_id, upload.realm_id, upload.policy, upload.position)
+        }
+        _ => return Err(invalid("give path to begin an upload, or upload_id to go on with one")),
+    };
+    let (list, more) = chunk_list(size, wanted.first_chunk.unwrap_or(0));
+    let mut chunks = Vec::with_capacity(list.len());
+    if !list.is_empty() {
+        let plan = v1::PlanChunksRequest {
+            upload_id: upload_id.clone(),
+            hashes: Vec::new(),
+            // Stands for the chunk that does not exist yet: an id nobody has, so that nothing is a hit.
+            sealed: list
+                .iter()
+                .map(|(index, _, length)| v1::SealedChunk {
+                    index: *index,
+                    chunk_id: placeholder(&upload_id, *index),
+                    sealed_length: chunk_format::seal::sealed_length(*length),
+                    must_send: true,
+                })
+                .collect(),
+            exclude_nodes: Vec::new(),
+        };
+        let plan = rest.operations.call(&call, plan).await?;
+        for ((index, offset, length), planned) in list.iter().zip(plan.plans) {
+            let mut names = Vec::new();
+            let (mut addresses, mut grants) = (BTreeMap::new(), BTreeMap::new());
+            for node in planned.nodes {
+                let Some(at) = node.node else { continue };
+                addresses.insert(at.node_id.clone(), at.address);
+                grants.insert(at.node_id.clone(), base64_encode(&node.grant));
+                names.push(at.node_id);
+            }
+            let mut names = names.into_iter();
+            chunks.push(PlannedChunk {
+                index: *index,
+                offset: *offset,
+                size: *length,
+                primary: names.next().unwrap_or_default(),
+                replicas: names.collect(),
+                addresses,
+                grants,
+            });
+        }
+    }
+    let policy = policy.unwrap_or_default();
+    let next_chunk = more.then(|| chunks.last().map_or(0, |chunk| chunk.index + 1));
+    Ok(created(Upload {
+        upload_id: shapes::upload_id(&upload_id),
+        file_id: shapes::file_id(&file_id),
+        realm_id: shapes::realm_id(&realm_id),
+        chunk_size: chunk_bytes_at(0),
+        policy: Policy { target: policy.target, min_ack: policy.min_ack },
+        position,
+        chunks,
+        next_chunk,
+    }))
+}
+
+fn placeholder(upload: &[u8], index: u32) -> bytes::Bytes {
+    let mut hasher = blake3::Hasher::new_derive_key("dfs rest plan placeholder v1");
+    hasher.update(upload).update(&index.to_be_bytes());
+    bytes::Bytes::copy_from_slice(hasher.finalize().as_bytes())
+}
+
+/// Appends what the body lists, page by page, and commits. May be called again: pages that are there
+/// are not appended twice, and a commit that was made is answered as it was.
+pub async fn commit(
+    State(rest): State<Rest>,
+    Extension(call): Extension<Call>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<Committed> {
+    Query::read(uri.query(), &[])?;
+    let wanted: CommitUpload = input::json(&headers, body).await?;
+    let id: UploadId = wanted.upload_id.parse()?;
+    let mut chunks = wanted.chunks;
+    if chunks.len() > MAX_COMMIT_CHUNKS {
+        return Err(Problem::new(
+            ErrorCode::LimitExceeded,
+            format!(
+                "a commit over REST has at most {MAX_COMMIT_CHUNKS} chunks; use the SDK for larger files"
+            ),
+        ));
+    }
+    chunks.sort_by_key(|chunk| chunk.index);
+    if let Some((place, chunk)) =
+        chunks.iter().enumerate().find(|(place, chunk)| chunk.index as usize != *place)
+    {
+        return Err(Problem::new(
+            ErrorCode::ManifestMismatch,
+            format!(
+                "the chunks must have the indexes 0 to {}: at {place} stands {}",
+                chunks.len() - 1,
+                chunk.index
+            ),
+        ));
+    }
+    let mut size = 0u64;
+    for chunk in &chunks {
+        size = size.checked_add(chunk.size).filter(|sum| *sum <= MAX_VERSION_BYTES).ok_or_else(|| {
+            Problem::new(
+                ErrorCode::LimitExceeded,
+                format!("a file may have at most {MAX_VERSION_BYTES} bytes"),
+            )
+        })?;
+    }
+    // Everything is read before anything is changed.
+    let pages: Vec<Vec<v1::PageChunk>> = chunks
+        .chunks(MAX_PAGE_CHUNKS)
+        .map(|page| page.iter().map(page_chunk).collect::<Result<_, _>>())
+        .collect::<Result<_, Problem>>()?;
+    let upload = v1::GetUploadRequest { upload_id: id.to_vec().into() };
+    let appended = match rest.operations.call(&call, upload).await {
+        Ok(upload) => Some(upload.chunks),
+        // Committed before, perhaps: the commit says which.
+        Err(error) if error.code == ErrorCode::UploadNotFound => None,
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(appended) = appended {
+        for (page, list) in pages.into_iter().enumerate() {
+            let first_index = (page * MAX_PAGE_CHUNKS) as u32;
+            if first_index + list.len() as u32 <= appended {
+                continue;
+            }
+            let request = v1::AppendPageRequest {
+                upload_id: id.to_vec().into(),
+                first_index,
+                chunks: list,
+                mutation: Some(rest.operations.new_mutation()),
+            };
+            rest.operations.call(&call, request).await?;
+        }
+    }
+    let request = v1::CommitUploadRequest {
+        mutation: Some(rest.operations.new_mutation()),
+        upload_id: id.to_vec().into(),
+        chunks: chunks.len() as u32,
+        size,
+        content_hash: bytes::Bytes::new(),
+        if_version: wanted.if_version,
+        content_type: wanted.content_type.unwrap_or_default(),
+        user_metadata: wanted.user_metadata.unwrap_or_default().into_iter().collect(),
+    };
+    Ok(Json(rest.operations.call(&call, request).await?.into()))
+}
+
+fn page_chunk(chunk: &SentChunk) -> Result<v1::PageChunk, Problem> {
+    let secret = base64_decode("secret", &chunk.secret)?;
+    let receipts = chunk.receipts.iter().map(|receipt| Ok(base64_decode("receipts", receipt)?.into()));
+    Ok(v1::PageChunk {
+        chunk_id: chunk.chunk_id.parse::<ChunkId>()?.to_vec().into(),
+        size: chunk.size,
+        secret: secret.into(),
+        receipts: receipts.collect::<Result<_, Problem>>()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dfs_types::limits::{CHUNK_BYTES_FIRST, GIB};
+
+    #[test]
+    fn chunk_lists_go_on_where_the_last_one_ended() {
+        assert_eq!(chunk_list(0, 0), (Vec::new(), false));
+        assert_eq!(chunk_list(1, 0), (vec![(0, 0, 1)], false));
+        let (list, more) = chunk_list(9_000_000, 0);
+        assert_eq!((list.len(), more), (3, false));
+        assert_eq!(list[2], (2, 2 * CHUNK_BYTES_FIRST, 9_000_000 - 2 * CHUNK_BYTES_FIRST));
+        let (list, more) = chunk_list(GIB, 0);
+        assert_eq!((list.len(), more), (64, true));
+        let (list, more) = chunk_list(GIB, 192);
+        assert_eq!((list.len(), more, list[0].0), (64, false, 192));
+        assert_eq!(chunk_list(GIB, 1 << 30), (Vec::new(), false));
+    }
+}

@@ -1,0 +1,99 @@
+//! The cluster as a whole: status, and members of the metadata service.
+
+use dfs_proto::v1;
+use dfs_types::limits::MAX_ADDRESS_BYTES;
+use dfs_types::{DfsError, ErrorCode, NodeId};
+use metadata_core::query;
+
+use super::session::{Session, cluster_row};
+
+impl Session {
+    async fn members_message(&self) -> Vec<v1::Member> {
+        let members = self.parts().consensus.members().await;
+        members
+            .into_iter()
+            .map(|status| v1::Member {
+                name: status.member.name,
+                raft_id: status.member.raft_id,
+                address: status.member.address,
+                voter: status.voter,
+                leader: status.leader,
+                applied_index: status.last_log_index.unwrap_or(0),
+                reachable: status.reachable,
+            })
+            .collect()
+    }
+
+    pub(super) async fn cluster_status(
+        &self,
+        _: v1::ClusterStatusRequest,
+    ) -> Result<v1::ClusterStatusResponse, DfsError> {
+        let view = self.view().await?;
+        let cluster = cluster_row(&view)?;
+        let (clock, counters) = (query::clock(&view)?, query::counters(&view)?);
+        let nodes = query::nodes(&view)?;
+        let raft = self.parts().consensus.metrics_snapshot();
+        Ok(v1::ClusterStatusResponse {
+            cluster_id: cluster.cluster_id,
+            leader: self.parts().name.clone(),
+            term: raft.term,
+            position: view.position().0,
+            cluster_time_ms: clock.cluster_ms,
+            epoch_floor: clock.epoch_floor,
+            members: self.members_message().await,
+            nodes: nodes.iter().map(|node| self.node_info(node)).collect::<Result<_, _>>()?,
+            files: counters.files,
+            chunks: counters.chunks,
+            deficits: counters.deficits,
+            uploads: counters.uploads,
+            trash_chunks: counters.trash_chunks,
+            pending_purges: counters.pending_purges,
+        })
+    }
+
+    pub(super) async fn list_members(
+        &self,
+        _: v1::ListMembersRequest,
+    ) -> Result<v1::ListMembersResponse, DfsError> {
+        let position = self.view().await?.position().0;
+        Ok(v1::ListMembersResponse { members: self.members_message().await, position })
+    }
+
+    pub(super) async fn add_member(
+        &self,
+        request: v1::AddMemberRequest,
+    ) -> Result<v1::ListMembersResponse, DfsError> {
+        let name = NodeId::new(request.name.as_str())?;
+        // Without an address, the member keeps the one it has.
+        let address = if request.address.is_empty() {
+            let members = self.parts().consensus.members().await;
+            members
+                .into_iter()
+                .find(|status| status.member.name == name.as_str())
+                .map(|status| status.member.address)
+                .ok_or_else(|| {
+                    DfsError::new(
+                        ErrorCode::InvalidArgument,
+                        format!("{name} is no member yet: give its address"),
+                    )
+                })?
+        } else {
+            request.address
+        };
+        let port = address.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
+        if address.len() > MAX_ADDRESS_BYTES || port.is_none_or(|port| port.parse::<u16>().is_err()) {
+            return Err(DfsError::new(ErrorCode::InvalidArgument, format!("{address:?} is not HOST:PORT")));
+        }
+        self.parts().consensus.add_member(name.as_str(), &address, self.deadline).await?;
+        self.list_members(v1::ListMembersRequest {}).await
+    }
+
+    pub(super) async fn remove_member(
+        &self,
+        request: v1::RemoveMemberRequest,
+    ) -> Result<v1::ListMembersResponse, DfsError> {
+        let name = NodeId::new(request.name.as_str())?;
+        self.parts().consensus.remove_member(name.as_str(), self.deadline).await?;
+        self.list_members(v1::ListMembersRequest {}).await
+    }
+}

@@ -1,0 +1,377 @@
+//! The operations over gRPC, against one server with real databases.
+
+mod support;
+
+use chunk_format::grant::{Grant, GrantCall, GrantOp};
+use chunk_format::receipt::NodeKeys;
+use chunk_format::seal::{open, plain_hash, seal};
+use dfs_proto::v1;
+use dfs_proto::v1::file_selector::By;
+use dfs_types::{ChunkId, ErrorCode, NodeId, RealmId, Secret};
+use support::{CLUSTER, Client, TestServer, code, eventually, mutation};
+
+fn by_path(path: &str) -> Option<v1::FileSelector> {
+    Some(v1::FileSelector { by: Some(By::Path(path.into())), version: None })
+}
+
+async fn bucket(client: &mut Client, name: &str) {
+    let request = v1::CreateBucketRequest { mutation: mutation(), name: name.into(), ..Default::default() };
+    client.create_bucket(request).await.unwrap();
+}
+
+fn inline(path: &str, content: &[u8]) -> v1::PutInlineRequest {
+    v1::PutInlineRequest {
+        mutation: mutation(),
+        path: path.into(),
+        content: content.to_vec().into(),
+        if_version: None,
+        content_type: "text/plain".into(),
+        user_metadata: [("colour".to_owned(), "green".to_owned())].into(),
+    }
+}
+
+/// Reads a whole inline file back and opens it.
+async fn read_inline(client: &mut Client, path: &str) -> Vec<u8> {
+    let request = v1::OpenReadRequest { file: by_path(path), ..Default::default() };
+    let read = client.open_read(request).await.unwrap().into_inner();
+    let info = read.info.unwrap();
+    if info.size == 0 {
+        return Vec::new();
+    }
+    let id = ChunkId(*blake3::hash(&read.inline_sealed).as_bytes());
+    let secret = Secret::from_slice(&read.inline_secret).unwrap();
+    open(&secret, info.size, &id, &read.inline_sealed).unwrap().to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_files_there_and_back() {
+    let server = TestServer::start().await;
+    let mut admin = server.admin();
+    bucket(&mut admin, "photos").await;
+    for content in [&b""[..], b"x", &[7; 16 * 1024]] {
+        let put = admin.put_inline(inline("/photos/a b", content)).await.unwrap().into_inner();
+        assert_eq!(read_inline(&mut admin, "/photos/a b").await, content);
+        let info = admin
+            .stat(v1::StatRequest { file: by_path("/photos/a b"), with_copies: true })
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!((info.version, info.size), (put.version, content.len() as u64));
+        assert_eq!(
+            (info.content_type.as_str(), info.user_metadata["colour"].as_str()),
+            ("text/plain", "green")
+        );
+        assert_eq!(info.content_hash, plain_hash(content).to_vec());
+    }
+    // The same mutation again: the same answer, nothing new.
+    let again = inline("/photos/again", b"once");
+    let first = admin.put_inline(again.clone()).await.unwrap().into_inner();
+    let second = admin.put_inline(again).await.unwrap().into_inner();
+    assert_eq!((first.version, &first.file_id), (second.version, &second.file_id));
+    // A copy reads the same; the source may go.
+    let copy = v1::CopyRequest {
+        mutation: mutation(),
+        from: by_path("/photos/again"),
+        to: "/photos/copy".into(),
+        if_version: None,
+    };
+    admin.copy(copy).await.unwrap();
+    let delete = v1::DeleteRequest {
+        mutation: mutation(),
+        file: by_path("/photos/again"),
+        if_version: None,
+        purge: true,
+    };
+    admin.delete(delete).await.unwrap();
+    assert_eq!(read_inline(&mut admin, "/photos/copy").await, b"once");
+    let moved = v1::RenameRequest {
+        mutation: mutation(),
+        from: "/photos/copy".into(),
+        to: "/photos/moved".into(),
+        ..Default::default()
+    };
+    assert_eq!(admin.rename(moved).await.unwrap().into_inner().path, "/photos/moved");
+    assert_eq!(read_inline(&mut admin, "/photos/moved").await, b"once");
+    let list = v1::ListRequest { bucket: "photos".into(), ..Default::default() };
+    assert_eq!(admin.list(list).await.unwrap().into_inner().entries.len(), 2);
+    server.stop().await;
+}
+
+/// A chunk of an upload, sealed with the secret that the service gave.
+struct Sealed {
+    id: ChunkId,
+    secret: Secret<32>,
+    bytes: bytes::Bytes,
+    plain: Vec<u8>,
+}
+
+async fn seal_chunk(client: &mut Client, upload: &v1::InitUploadResponse, plain: &[u8]) -> Sealed {
+    let hashes = vec![v1::PlainChunk { index: 0, plain_hash: plain_hash(plain).to_vec().into() }];
+    let request = v1::PlanChunksRequest {
+        upload_id: upload.upload_id.clone(),
+        hashes,
+        sealed: Vec::new(),
+        exclude_nodes: Vec::new(),
+    };
+    let secrets = client.plan_chunks(request).await.unwrap().into_inner().secrets;
+    let secret = Secret::from_slice(&secrets[0].secret).unwrap();
+    let sealed = seal(&secret, plain).unwrap();
+    Sealed { id: sealed.id, secret, bytes: sealed.bytes, plain: plain.to_vec() }
+}
+
+async fn plan(
+    client: &mut Client,
+    upload: &v1::InitUploadResponse,
+    chunk: &Sealed,
+) -> Result<v1::PlanChunksResponse, tonic::Status> {
+    let sealed = vec![v1::SealedChunk {
+        index: 0,
+        chunk_id: chunk.id.to_vec().into(),
+        sealed_length: chunk.bytes.len() as u64,
+        must_send: false,
+    }];
+    let request = v1::PlanChunksRequest {
+        upload_id: upload.upload_id.clone(),
+        hashes: Vec::new(),
+        sealed,
+        exclude_nodes: Vec::new(),
+    };
+    client.plan_chunks(request).await.map(tonic::Response::into_inner)
+}
+
+async fn begin(client: &mut Client, path: &str) -> v1::InitUploadResponse {
+    let request = v1::InitUploadRequest { mutation: mutation(), path: path.into(), size: None, policy: None };
+    client.init_upload(request).await.unwrap().into_inner()
+}
+
+fn page(upload: &v1::InitUploadResponse, chunk: &Sealed, receipts: Vec<Vec<u8>>) -> v1::AppendPageRequest {
+    v1::AppendPageRequest {
+        upload_id: upload.upload_id.clone(),
+        first_index: 0,
+        chunks: vec![v1::PageChunk {
+            chunk_id: chunk.id.to_vec().into(),
+            size: chunk.plain.len() as u64,
+            secret: chunk.secret.expose().to_vec().into(),
+            receipts: receipts.into_iter().map(Into::into).collect(),
+        }],
+        mutation: mutation(),
+    }
+}
+
+fn commit(upload: &v1::InitUploadResponse, size: u64) -> v1::CommitUploadRequest {
+    v1::CommitUploadRequest {
+        mutation: mutation(),
+        upload_id: upload.upload_id.clone(),
+        chunks: 1,
+        size,
+        ..Default::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_by_receipts_and_every_forgery_refused() {
+    let mut server = TestServer::start().await;
+    let mut admin = server.admin();
+    bucket(&mut admin, "data").await;
+    let upload = begin(&mut admin, "/data/file").await;
+    let chunk = seal_chunk(&mut admin, &upload, &[9; 100_000]).await;
+    let lonely = plan(&mut admin, &upload, &chunk).await;
+    assert_eq!(code(lonely), ErrorCode::NotEnoughNodes);
+    for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c")] {
+        server.add_node(name, domain).await;
+    }
+    let planned = plan(&mut admin, &upload, &chunk).await.unwrap();
+    assert!(!planned.plans[0].stored);
+    assert_eq!(planned.plans[0].nodes.len(), 3);
+
+    // The grants are what the nodes will accept.
+    let realm = RealmId::from_slice(&upload.realm_id).unwrap();
+    let scope: [u8; 16] = upload.upload_id.as_ref().try_into().unwrap();
+    let sealed = chunk.bytes.len() as u64;
+    let mut epoch = 0;
+    for planned in &planned.plans[0].nodes {
+        let name = NodeId::new(planned.node.as_ref().unwrap().node_id.clone()).unwrap();
+        let nodes = server.fleet.nodes.lock().unwrap();
+        let node = &nodes[&name];
+        let call = GrantCall {
+            cluster: CLUSTER,
+            node: &name,
+            incarnation: node.incarnation,
+            realm,
+            op: GrantOp::Put { sealed_length: sealed },
+            now_ms: 0,
+        };
+        let grant = Grant::verify(&planned.grant, &NodeKeys::derive(&node.secret).grant, &call).unwrap();
+        assert_eq!(grant.scope, scope);
+        epoch = grant.epoch.0;
+    }
+
+    let fleet = server.fleet.clone();
+    let good = |node: &str| fleet.receipt(node, realm, scope, epoch, chunk.id, sealed);
+    let refused: Vec<(&str, Vec<u8>)> = vec![
+        ("forged", {
+            let mut receipt = good("n1");
+            *receipt.last_mut().unwrap() ^= 1;
+            receipt
+        }),
+        ("empty", Vec::new()),
+        ("of another upload", fleet.receipt("n1", realm, [1; 16], epoch, chunk.id, sealed)),
+        ("of another realm", fleet.receipt("n1", RealmId([1; 16]), scope, epoch, chunk.id, sealed)),
+        ("of another chunk", fleet.receipt("n1", realm, scope, epoch, ChunkId([1; 32]), sealed)),
+        ("of another length", fleet.receipt("n1", realm, scope, epoch, chunk.id, sealed + 1)),
+    ];
+    for (what, receipt) in refused {
+        let answer = admin.append_page(page(&upload, &chunk, vec![receipt, good("n2"), good("n3")])).await;
+        assert_eq!(code(answer), ErrorCode::ReceiptRefused, "{what}");
+    }
+    // Too few, and too old.
+    for receipts in [vec![good("n1")], vec![good("n1"), good("n1")], vec![]] {
+        assert_eq!(code(admin.append_page(page(&upload, &chunk, receipts)).await), ErrorCode::ChunksMissing);
+    }
+    assert_eq!(code(admin.commit_upload(commit(&upload, 100_000)).await), ErrorCode::ManifestMismatch);
+    admin.append_page(page(&upload, &chunk, vec![good("n1"), good("n2"), good("n3")])).await.unwrap();
+    for wrong in [v1::CommitUploadRequest { chunks: 2, ..commit(&upload, 100_000) }, commit(&upload, 99_999)]
+    {
+        assert_eq!(code(admin.commit_upload(wrong).await), ErrorCode::ManifestMismatch);
+    }
+    let done = admin.commit_upload(commit(&upload, 100_000)).await.unwrap().into_inner();
+    assert_eq!((done.copies, done.target), (3, 3));
+    let again = admin.commit_upload(commit(&upload, 100_000)).await.unwrap().into_inner();
+    assert_eq!((again.version, again.file_id), (done.version, done.file_id));
+
+    // What is read opens.
+    let read = v1::OpenReadRequest { file: by_path("/data/file"), offset: 50_000, length: 1, max_chunks: 0 };
+    let read = admin.open_read(read).await.unwrap().into_inner();
+    assert_eq!((read.chunks.len(), read.chunks[0].nodes.len()), (1, 3));
+    let secret = Secret::from_slice(&read.chunks[0].secret).unwrap();
+    assert_eq!(open(&secret, 100_000, &chunk.id, &chunk.bytes).unwrap(), chunk.plain);
+    let beyond = v1::OpenReadRequest { file: by_path("/data/file"), offset: 100_001, ..Default::default() };
+    assert_eq!(code(admin.open_read(beyond).await), ErrorCode::InvalidArgument);
+
+    // The same content again: no bytes; for another principal: bytes, under another secret.
+    let twice = begin(&mut admin, "/data/twice").await;
+    let same = seal_chunk(&mut admin, &twice, &[9; 100_000]).await;
+    assert_eq!(same.id, chunk.id);
+    assert!(plan(&mut admin, &twice, &same).await.unwrap().plans[0].stored);
+    admin.append_page(page(&twice, &same, vec![])).await.unwrap();
+    admin.commit_upload(commit(&twice, 100_000)).await.unwrap();
+    let key = server.principal("bob", v1::Role::User).await;
+    let mut bob = server.client_with(Some(&key));
+    bucket(&mut bob, "bobs").await;
+    let other = begin(&mut bob, "/bobs/file").await;
+    let others = seal_chunk(&mut bob, &other, &[9; 100_000]).await;
+    assert_ne!(others.id, chunk.id);
+    assert!(!plan(&mut bob, &other, &others).await.unwrap().plans[0].stored);
+    assert_eq!(code(plan(&mut bob, &upload, &others).await), ErrorCode::UploadNotFound);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_node_is_called_down_and_its_chunks_get_new_copies() {
+    let mut server = TestServer::start_with(|settings| {
+        settings.node_heartbeat_ms = Some(50);
+        settings.node_suspect_ms = Some(400);
+        settings.node_down_ms = Some(800);
+        settings.repair_delay_ms = Some(100);
+    })
+    .await;
+    let mut admin = server.admin();
+    bucket(&mut admin, "data").await;
+    for name in ["n1", "n2", "n3"] {
+        server.add_node(name, name).await;
+    }
+    let upload = begin(&mut admin, "/data/file").await;
+    let chunk = seal_chunk(&mut admin, &upload, b"precious").await;
+    let planned = plan(&mut admin, &upload, &chunk).await.unwrap();
+    let realm = RealmId::from_slice(&upload.realm_id).unwrap();
+    let scope: [u8; 16] = upload.upload_id.as_ref().try_into().unwrap();
+    let receipts = ["n1", "n2", "n3"].map(|node| {
+        server.fleet.receipt(node, realm, scope, planned.position, chunk.id, chunk.bytes.len() as u64)
+    });
+    admin.append_page(page(&upload, &chunk, receipts.to_vec())).await.unwrap();
+    admin.commit_upload(commit(&upload, 8)).await.unwrap();
+    server.add_node("n4", "n4").await;
+    server.silence(0);
+    let worst = |mut admin: Client| async move {
+        let stat = admin.stat(v1::StatRequest { file: by_path("/data/file"), with_copies: true }).await;
+        stat.unwrap().into_inner().worst_chunk.unwrap()
+    };
+    let repaired = eventually("three copies without n1", || {
+        let worst = worst(admin.clone());
+        async move {
+            let worst = worst.await;
+            let on_n4 = worst.locations.iter().any(|location| location.node_id == "n4");
+            (worst.present == 3 && on_n4).then_some(worst)
+        }
+    })
+    .await;
+    assert_eq!(repaired.wanted, 3);
+    assert_eq!(server.fleet.copies.lock().unwrap().as_slice(), [(NodeId::new("n4").unwrap(), chunk.id)]);
+
+    // A lost copy is struck off on the node's own word alone.
+    let report = |node: &str| v1::ReportReplicaRequest {
+        realm_id: upload.realm_id.clone(),
+        chunk_id: chunk.id.to_vec().into(),
+        node_id: node.into(),
+        problem: v1::report_replica_request::Problem::Missing.into(),
+    };
+    admin.report_replica(report("n2")).await.unwrap();
+    assert_eq!(worst(admin.clone()).await.present, 3);
+    server.fleet.nodes.lock().unwrap().get_mut(&NodeId::new("n3").unwrap()).unwrap().chunks.clear();
+    admin.report_replica(report("n3")).await.unwrap();
+    eventually("n3 has a copy again", || {
+        let worst = worst(admin.clone());
+        async move { (worst.await.present == 3).then_some(()) }
+    })
+    .await;
+    assert!(server.fleet.copies.lock().unwrap().iter().any(|(node, _)| node.as_str() == "n3"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_chunks_leave_the_nodes_after_the_trash_period() {
+    let mut server = TestServer::start_with(|settings| settings.trash_period_ms = Some(200)).await;
+    let mut admin = server.admin();
+    let request = v1::CreateBucketRequest {
+        mutation: mutation(),
+        name: "data".into(),
+        policy: Some(v1::Policy { target: 1, min_ack: 1 }),
+        ..Default::default()
+    };
+    admin.create_bucket(request).await.unwrap();
+    server.add_node("n1", "a").await;
+    let upload = begin(&mut admin, "/data/file").await;
+    let chunk = seal_chunk(&mut admin, &upload, b"short lived").await;
+    let planned = plan(&mut admin, &upload, &chunk).await.unwrap();
+    let realm = RealmId::from_slice(&upload.realm_id).unwrap();
+    let scope: [u8; 16] = upload.upload_id.as_ref().try_into().unwrap();
+    let receipt =
+        server.fleet.receipt("n1", realm, scope, planned.position, chunk.id, chunk.bytes.len() as u64);
+    admin.append_page(page(&upload, &chunk, vec![receipt.clone()])).await.unwrap();
+    admin.commit_upload(commit(&upload, 11)).await.unwrap();
+    let delete = v1::DeleteRequest {
+        mutation: mutation(),
+        file: by_path("/data/file"),
+        if_version: None,
+        purge: true,
+    };
+    admin.delete(delete).await.unwrap();
+    eventually("the node is told to delete", || {
+        let deleted = server.fleet.deletes.lock().unwrap().iter().any(|(_, id)| *id == chunk.id);
+        async move { deleted.then_some(()) }
+    })
+    .await;
+    eventually("the ticket is settled", || {
+        let mut admin = admin.clone();
+        async move {
+            let status = admin.cluster_status(v1::ClusterStatusRequest {}).await.unwrap().into_inner();
+            (status.pending_purges == 0 && status.trash_chunks == 0).then_some(())
+        }
+    })
+    .await;
+    // The receipt of then is no proof now.
+    let later = begin(&mut admin, "/data/later").await;
+    let replayed = admin.append_page(page(&later, &chunk, vec![receipt])).await;
+    assert_eq!(code(replayed), ErrorCode::ReceiptRefused);
+    server.stop().await;
+}
