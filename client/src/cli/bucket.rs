@@ -1,7 +1,6 @@
 //! `dfsctl bucket`.
 
 use clap::{Subcommand, ValueEnum};
-use comfy_table::Table;
 use serde_json::{Value, json};
 
 use super::{CliError, Context, format};
@@ -115,13 +114,10 @@ pub(crate) async fn list(client: &Client, context: &Context) -> Result<(), CliEr
 fn show(bucket: &v1::Bucket, context: &Context) -> Result<(), CliError> {
     let value = bucket_json(bucket);
     context.output.result(&value, || {
-        let mut table = Table::new();
-        table.load_style(comfy_table::TableStyle::new());
-        for field in ["name", "bucket_id", "target", "min_ack", "keep", "realm", "owner", "created_at"] {
-            let text = value[field].as_str().map_or_else(|| value[field].to_string(), str::to_owned);
-            table.add_row([field.to_owned(), text]);
-        }
-        table.trim_fmt()
+        let fields = ["name", "bucket_id", "target", "min_ack", "keep", "realm", "owner", "created_at"];
+        let text =
+            |field: &str| value[field].as_str().map_or_else(|| value[field].to_string(), str::to_owned);
+        format::table(None, fields.map(|field| [field.to_owned(), text(field)]))
     })
 }
 

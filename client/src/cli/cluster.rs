@@ -1,7 +1,6 @@
 //! `dfsctl cluster`.
 
 use clap::Subcommand;
-use comfy_table::Table;
 use serde_json::{Value, json};
 
 use super::{CliError, Context, format, node};
@@ -100,20 +99,18 @@ fn text(status: &v1::ClusterStatusResponse) -> String {
 }
 
 fn members(members: &[v1::Member]) -> String {
-    let mut table = Table::new();
-    table.load_style(comfy_table::TableStyle::new());
-    table.set_header(["MEMBER", "ROLE", "ADDRESS", "APPLIED", "REACHABLE", "RAFT ID"]);
-    for member in members {
-        table.add_row([
+    let header = ["MEMBER", "ROLE", "ADDRESS", "APPLIED", "REACHABLE", "RAFT ID"].map(str::to_owned);
+    let row = |member: &v1::Member| {
+        [
             member.name.clone(),
             role(member).to_owned(),
             member.address.clone(),
             if member.applied_index == 0 { "-".to_owned() } else { member.applied_index.to_string() },
             if member.reachable { "yes" } else { "no" }.to_owned(),
             format!("{:016x}", member.raft_id),
-        ]);
-    }
-    table.trim_fmt()
+        ]
+    };
+    format::table(Some(header), members.iter().map(row))
 }
 
 fn role(member: &v1::Member) -> &'static str {

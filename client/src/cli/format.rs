@@ -81,6 +81,23 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| "that is too large".to_owned())
 }
 
+/// A table without lines, from its rows.
+pub(crate) fn table<R: Into<comfy_table::Row>>(
+    header: Option<R>,
+    rows: impl IntoIterator<Item = R>,
+) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::TableStyle::new());
+    if let Some(header) = header {
+        table.set_header(header);
+    }
+    table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
+}
+
 /// A name for a terminal: control characters could move its cursor.
 pub(crate) fn printable(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()

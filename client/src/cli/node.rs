@@ -1,7 +1,6 @@
 //! `dfsctl node`.
 
 use clap::Subcommand;
-use comfy_table::Table;
 use serde_json::{Value, json};
 
 use super::stat::state;
@@ -36,13 +35,9 @@ pub(crate) async fn run(args: NodeArgs, context: &Context) -> Result<(), CliErro
         NodeCommand::Show { node } => {
             let value = node_json(&client.node(&node).await?);
             context.output.result(&value, || {
-                let mut table = Table::new();
-                table.load_style(comfy_table::TableStyle::new());
-                for (field, value) in value.as_object().into_iter().flatten() {
-                    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                    table.add_row([field.clone(), text]);
-                }
-                table.trim_fmt()
+                let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let fields = value.as_object().into_iter().flatten();
+                format::table(None, fields.map(|(field, value)| [field.clone(), text(value)]))
             })
         }
         NodeCommand::Remove { node } => {
@@ -56,11 +51,9 @@ pub(crate) async fn run(args: NodeArgs, context: &Context) -> Result<(), CliErro
 
 /// One line a node.
 pub(crate) fn table(nodes: &[v1::NodeInfo]) -> String {
-    let mut table = Table::new();
-    table.load_style(comfy_table::TableStyle::new());
-    table.set_header(["NODE", "STATE", "ADDRESS", "DOMAIN", "USED", "CAPACITY", "CHUNKS"]);
-    for node in nodes {
-        table.add_row([
+    let header = ["NODE", "STATE", "ADDRESS", "DOMAIN", "USED", "CAPACITY", "CHUNKS"].map(str::to_owned);
+    let row = |node: &v1::NodeInfo| {
+        [
             node.node_id.clone(),
             state(node.state).to_owned(),
             node.address.clone(),
@@ -68,9 +61,9 @@ pub(crate) fn table(nodes: &[v1::NodeInfo]) -> String {
             format::size(node.used),
             format::size(node.capacity),
             node.chunks.to_string(),
-        ]);
-    }
-    table.trim_fmt()
+        ]
+    };
+    format::table(Some(header), nodes.iter().map(row))
 }
 
 pub(crate) fn node_json(node: &v1::NodeInfo) -> Value {

@@ -19,11 +19,13 @@ use crate::progress::Progress;
 use crate::retry::Backoff;
 use crate::{Client, Result};
 
-/// A node that keeps refusing fresh grants is wrong about something that no plan mends.
-const MAX_GRANT_REFUSALS: u32 = 4;
+/// A node that keeps refusing fresh grants, over several seconds, is wrong about something that no
+/// plan mends. Until then: plans between two ticks of cluster time may share one grant, and use it up.
+const MAX_GRANT_REFUSALS: u32 = 12;
 
-/// How long a shortage of nodes may be one that passes: a failed node is still being counted out.
-const SHORTAGE: Duration = Duration::from_secs(8);
+/// How long a shortage of nodes may be one that passes: a failed node is still being counted out, or
+/// a new leader has not heard of all yet.
+pub(crate) const SHORTAGE: Duration = Duration::from_secs(8);
 
 /// What the chunks of one upload share.
 pub(crate) struct Upload {

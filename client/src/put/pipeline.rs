@@ -9,9 +9,10 @@ use dfs_types::limits::chunk_bytes_at;
 use dfs_types::{ChunkId, DfsError, DfsPath, ErrorCode, UploadId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::chunk::{self, Before, Upload};
+use super::chunk::{self, Before, SHORTAGE, Upload};
 use super::pages::Pages;
 use super::planner::Planner;
 use super::resume::{self, About, Note, Noted};
@@ -19,6 +20,7 @@ use super::source::{Chunks, FileStamp, Memory, Piece};
 use super::{PutResult, put_result};
 use crate::options::{FileRef, Policy, PutOptions};
 use crate::progress::Progress;
+use crate::retry::Backoff;
 use crate::{Client, Result};
 
 /// How long a put that failed tries to drop its upload; else it expires.
@@ -173,7 +175,16 @@ impl Transfer<'_> {
         let method =
             |mut metadata: crate::rpc::Metadata, request| async move { metadata.init_upload(request).await };
         let inner = &self.client.inner;
-        let answer = inner.rpc.mutate(&inner.dials, self.client.patience(), build, method).await?;
+        let start = Instant::now();
+        let mut backoff = Backoff::new();
+        let answer = loop {
+            match inner.rpc.mutate(&inner.dials, self.client.patience(), build, method).await {
+                Err(error) if error.code == ErrorCode::NotEnoughNodes && start.elapsed() < SHORTAGE => {
+                    sleep(backoff.pause()).await;
+                }
+                answer => break answer?,
+            }
+        };
         Ok(Session {
             upload: UploadId::from_slice(&answer.upload_id)?,
             realm: answer.realm_id,
@@ -307,7 +318,16 @@ impl Transfer<'_> {
             metadata.commit_upload(request).await
         };
         let inner = &self.client.inner;
-        let answer = inner.rpc.mutate(&inner.dials, self.client.patience(), build, method).await?;
+        let start = Instant::now();
+        let mut backoff = Backoff::new();
+        let answer = loop {
+            match inner.rpc.mutate(&inner.dials, self.client.patience(), build, method).await {
+                Err(error) if error.code == ErrorCode::NotEnoughNodes && start.elapsed() < SHORTAGE => {
+                    sleep(backoff.pause()).await;
+                }
+                answer => break answer?,
+            }
+        };
         put_result(&answer, size)
     }
 }

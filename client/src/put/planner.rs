@@ -86,37 +86,40 @@ async fn answer(client: &Client, upload: UploadId, batch: Vec<Ask>) {
     }
     let mut response = plan(client, request.clone()).await;
     // Better a node that failed a moment ago than none.
-    if !request.exclude_nodes.is_empty() && matches!(&response, Err(e) if e.code == ErrorCode::NotEnoughNodes)
-    {
+    if !request.exclude_nodes.is_empty() && is_shortage(&response) {
         request.exclude_nodes.clear();
-        response = plan(client, request).await;
+        response = plan(client, request.clone()).await;
     }
-    match response {
-        Err(error) => {
-            for ask in batch {
-                // A closed channel is an asker that went away.
-                let _ = match ask {
-                    Ask::Secret { answer, .. } => answer.send(Err(error.clone())).map_err(|_| ()),
-                    Ask::Place { answer, .. } => answer.send(Err(error.clone())).map_err(|_| ()),
-                };
-            }
-        }
-        Ok(response) => {
-            for ask in batch {
-                match ask {
-                    Ask::Secret { chunk, answer } => {
-                        let found = response.secrets.iter().find(|secret| secret.index == chunk.index);
-                        let secret = found.and_then(|found| Secret::from_slice(&found.secret));
-                        let _ = answer.send(secret.ok_or_else(incomplete));
-                    }
-                    Ask::Place { chunk, answer } => {
-                        let found = response.plans.iter().find(|plan| plan.index == chunk.index);
-                        let _ = answer.send(found.cloned().ok_or_else(incomplete));
-                    }
-                }
-            }
-        }
+    // A shortage of nodes is for those who asked for nodes; secrets can be had all the same.
+    let secrets = if is_shortage(&response) && !request.hashes.is_empty() {
+        request.sealed.clear();
+        plan(client, request).await.map(|response| response.secrets)
+    } else {
+        response.as_ref().map(|response| response.secrets.clone()).map_err(Clone::clone)
+    };
+    let plans = response.map(|response| response.plans);
+    for ask in batch {
+        // A closed channel is an asker that went away.
+        let _ = match ask {
+            Ask::Secret { chunk, answer } => answer.send(secret_of(&secrets, chunk.index)).map_err(|_| ()),
+            Ask::Place { chunk, answer } => answer.send(plan_of(&plans, chunk.index)).map_err(|_| ()),
+        };
     }
+}
+
+fn is_shortage<T>(response: &Result<T>) -> bool {
+    matches!(response, Err(error) if error.code == ErrorCode::NotEnoughNodes)
+}
+
+fn secret_of(secrets: &Result<Vec<v1::ChunkSecret>>, index: u32) -> Result<Secret<32>> {
+    let secrets = secrets.as_ref().map_err(Clone::clone)?;
+    let found = secrets.iter().find(|secret| secret.index == index);
+    found.and_then(|found| Secret::from_slice(&found.secret)).ok_or_else(incomplete)
+}
+
+fn plan_of(plans: &Result<Vec<v1::ChunkPlan>>, index: u32) -> Result<v1::ChunkPlan> {
+    let plans = plans.as_ref().map_err(Clone::clone)?;
+    plans.iter().find(|plan| plan.index == index).cloned().ok_or_else(incomplete)
 }
 
 async fn plan(client: &Client, request: v1::PlanChunksRequest) -> Result<v1::PlanChunksResponse> {
