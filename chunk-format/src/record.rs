@@ -231,6 +231,9 @@ pub fn data_extent_bytes(sealed_len: u64) -> u64 {
 pub struct Trailer {
     /// Place in the order in which the segment's records were completed, from 1.
     pub sequence: u64,
+    /// Of two data records of a chunk the one with the higher generation counts: one more than the
+    /// record it takes the place of, when a bad copy is replaced or a good one is moved.
+    pub generation: u32,
 }
 
 impl Trailer {
@@ -240,6 +243,7 @@ impl Trailer {
         out[..8].copy_from_slice(&TRAILER_MAGIC);
         out[8] = FORMAT;
         out[16..24].copy_from_slice(&self.sequence.to_be_bytes());
+        out[24..28].copy_from_slice(&self.generation.to_be_bytes());
         let sum = trailer_checksum(header, groups.as_flattened(), &out);
         out[60..].copy_from_slice(&sum.to_be_bytes());
         out
@@ -261,10 +265,10 @@ impl Trailer {
         if trailer_checksum(header, groups, bytes) != u32_at(bytes, 60) {
             return Err(RecordError::Checksum);
         }
-        if bytes[9..16] != [0; 7] || bytes[24..60] != [0; 36] {
+        if bytes[9..16] != [0; 7] || bytes[28..60] != [0; 32] {
             return Err(RecordError::Field);
         }
-        Ok(Self { sequence: u64_at(bytes, 16) })
+        Ok(Self { sequence: u64_at(bytes, 16), generation: u32_at(bytes, 24) })
     }
 }
 
@@ -365,7 +369,7 @@ mod tests {
         let segment = SegmentHeader { segment: 7, tag: [0x77; 16], incarnation: Incarnation([0x33; 16]) };
         let header = data_header();
         let groups = [[0x44; 32], [0x55; 32]];
-        let trailer = Trailer { sequence: 9 };
+        let trailer = Trailer { sequence: 9, generation: 2 };
         let touch = RecordHeader {
             kind: RecordKind::Touch,
             sealed_len: 0,

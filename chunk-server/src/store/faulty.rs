@@ -155,7 +155,8 @@ impl FaultyDisk {
                     Edit::Write(offset, data) if torn => {
                         for (piece, bytes) in data.chunks(64).enumerate() {
                             if keep(&mut dice) {
-                                Edit::Write(offset + 64 * piece as u64, bytes.to_vec()).apply(&mut node.durable);
+                                Edit::Write(offset + 64 * piece as u64, bytes.to_vec())
+                                    .apply(&mut node.durable);
                             }
                         }
                     }

@@ -30,6 +30,8 @@ pub struct ChunkRow {
     pub touch_segment: u32,
     /// The segment of the quarantine record; 0 if there is none or the data record itself says it.
     pub quarantine_segment: u32,
+    /// Of the data record, from its trailer.
+    pub generation: u32,
     /// Segments that may hold older data records of this chunk. Those that are gone do not count.
     pub ghosts: Vec<u32>,
 }
@@ -51,6 +53,7 @@ impl ChunkRow {
         out.extend(self.epoch.0.to_be_bytes());
         out.extend(self.touch_segment.to_be_bytes());
         out.extend(self.quarantine_segment.to_be_bytes());
+        out.extend(self.generation.to_be_bytes());
         encode_ghosts(&self.ghosts, &mut out);
         out
     }
@@ -64,6 +67,7 @@ impl ChunkRow {
             epoch: Position(reader.u64()?),
             touch_segment: reader.u32()?,
             quarantine_segment: reader.u32()?,
+            generation: reader.u32()?,
             ghosts: reader.ghosts()?,
         };
         Ok(row)
@@ -75,7 +79,11 @@ impl ChunkRow {
 pub struct TombstoneRow {
     pub position: Position,
     pub place: RecordPlace,
-    /// Segments that may hold data records it deletes. It has to stay while one of them exists.
+    /// The highest of the data records it deletes: what is put after it has a higher one, so that a
+    /// rebuild, which may see the old data after the new, knows which is which.
+    pub generation: u32,
+    /// Segments that may hold data records it deletes, or older delete records of the chunk. It has to
+    /// stay while one of them exists.
     pub ghosts: Vec<u32>,
 }
 
@@ -85,13 +93,19 @@ impl TombstoneRow {
         out.extend(self.position.0.to_be_bytes());
         out.extend(self.place.segment.to_be_bytes());
         out.extend(self.place.offset.to_be_bytes());
+        out.extend(self.generation.to_be_bytes());
         encode_ghosts(&self.ghosts, &mut out);
         out
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, IndexError> {
         let mut reader = Reader::new(bytes)?;
-        Ok(Self { position: Position(reader.u64()?), place: reader.place()?, ghosts: reader.ghosts()? })
+        Ok(Self {
+            position: Position(reader.u64()?),
+            place: reader.place()?,
+            generation: reader.u32()?,
+            ghosts: reader.ghosts()?,
+        })
     }
 }
 
@@ -225,10 +239,10 @@ mod tests {
             let place = RecordPlace { segment, offset };
             let row = ChunkRow {
                 place, sealed_len: offset, epoch: Position(epoch), quarantined, touch_segment: segment,
-                quarantine_segment: 3, ghosts: ghosts.clone(),
+                quarantine_segment: 3, generation: segment, ghosts: ghosts.clone(),
             };
             prop_assert_eq!(ChunkRow::decode(&row.encode()), Ok(row));
-            let row = TombstoneRow { position: Position(epoch), place, ghosts };
+            let row = TombstoneRow { position: Position(epoch), place, generation: segment, ghosts };
             prop_assert_eq!(TombstoneRow::decode(&row.encode()), Ok(row));
         }
 

@@ -93,15 +93,18 @@ fn deleted(
     let place = core.append_mark(state, key, mark)?;
     let mut effect = Effect::default();
     let mut ghosts = row.ghosts.clone();
+    let mut generation = row.generation;
     add_ghost(&mut ghosts, row.place.segment);
     if let Some(old) = rows::tombstone_row(core.index.as_ref(), key)? {
         if state.any_exists(&old.ghosts, 0) {
             effect.remove_tombstone(&old);
         }
+        generation = generation.max(old.generation);
+        add_ghost(&mut ghosts, old.place.segment);
         old.ghosts.iter().for_each(|segment| add_ghost(&mut ghosts, *segment));
     }
     ghosts.retain(|segment| state.segments.contains_key(segment));
-    let tombstone = TombstoneRow { position, place, ghosts };
+    let tombstone = TombstoneRow { position, place, generation, ghosts };
     effect.add_tombstone(&tombstone);
     effect.remove_row(row);
     effect.batch.remove(rows::chunk_row_key(key));

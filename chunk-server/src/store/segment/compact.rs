@@ -165,6 +165,7 @@ impl<'a> Move<'a> {
             quarantined: row.quarantined || !sound,
             touch_segment: 0,
             quarantine_segment: 0,
+            generation: row.generation.saturating_add(1),
             ..row.clone()
         };
         new.ghosts.retain(|segment| state.segments.contains_key(segment));
@@ -180,7 +181,7 @@ impl<'a> Move<'a> {
             new.quarantine_segment = self.core.append_mark(state, key, mark)?.segment;
             segments.push(new.quarantine_segment);
         }
-        extent.close(state, groups)?;
+        extent.close(state, groups, new.generation)?;
         Ok(Some((segments, replaced(key, &row, &new))))
     }
 
@@ -254,6 +255,7 @@ impl<'a> Move<'a> {
             let place = self.core.append_mark(state, key, mark)?;
             let mut ghosts = row.ghosts.clone();
             ghosts.retain(|segment| state.segments.contains_key(segment));
+            add_ghost(&mut ghosts, self.id);
             let new = TombstoneRow { place, ghosts, ..row.clone() };
             let mut effect = Effect::default();
             effect.remove_tombstone(&row);

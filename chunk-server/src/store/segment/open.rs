@@ -11,9 +11,10 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 
 use chunk_format::record::{
-    Poison, RECORD_HEADER_BYTES, RecordKind, RecordPlace, SEGMENT_HEADER_BYTES, TRAILER_BYTES, trailer_offset,
+    Poison, RECORD_HEADER_BYTES, RecordKind, RecordPlace, SEGMENT_HEADER_BYTES, SegmentTag, TRAILER_BYTES,
+    trailer_offset,
 };
-use dfs_types::Entropy;
+use dfs_types::{Entropy, Position};
 
 use super::change::replaced;
 use super::commit::Round;
@@ -88,16 +89,19 @@ impl Opening<'_> {
         self.report.rebuilt = self.prepare_index()?;
         let poisons = self.load_segments()?;
         self.drop_rows_of_missing_segments()?;
-        let ids: Vec<u32> = self.core.lock().segments.keys().copied().collect();
-        let rebuilt = self.report.rebuilt;
-        let mut moved = BTreeMap::new();
+        let unsealed: Vec<u32> = {
+            let state = self.core.lock();
+            let open = state.segments.iter().filter(|(_, segment)| segment.phase != Phase::Sealed);
+            open.map(|(id, _)| *id).collect()
+        };
+        let mut survey = Survey::default();
+        for id in &unsealed {
+            survey.look(self.core, *id, poisons.get(id), self.report.rebuilt)?;
+        }
         let mut ends = BTreeMap::new();
-        for id in ids {
-            if self.core.lock().segment(id).phase != Phase::Sealed {
-                let poison = poisons.get(&id);
-                let recovery = Recovery::new(self.core, id, poison, &mut moved, &mut self.report)?;
-                ends.insert(id, recovery.run(rebuilt)?);
-            }
+        for id in unsealed {
+            let recovery = Recovery::new(self.core, id, poisons.get(&id), &survey, &mut self.report)?;
+            ends.insert(id, recovery.run()?);
         }
         self.recount(&mut ends)?;
         self.close_recovered(&ends, &poisons)?;
@@ -339,19 +343,75 @@ fn each_row(
     }
 }
 
+/// What has to be known of all segments before the first record is copied. A copy must carry the marks
+/// of what it is copied from: they aim at the old place, and the next start would not know the new one.
+#[derive(Default)]
+struct Survey {
+    /// Segments with a seal record: all in them was durable, so nothing needs to be copied.
+    trusted: BTreeSet<u32>,
+    /// For data records in other segments: the highest touch, and whether one was quarantined.
+    marks: BTreeMap<RecordPlace, (Position, bool)>,
+}
+
+impl Survey {
+    /// Segments come in ascending order, so a mark is seen after the segment it aims at, or in it.
+    fn look(
+        &mut self,
+        core: &Core,
+        id: u32,
+        poison: Option<&Poison>,
+        rebuild: bool,
+    ) -> Result<(), StoreError> {
+        let (file, tag) = file_of(core, id)?;
+        for record in Scanner::new(file.as_ref(), tag).map_err(|error| io_error(id, &error))? {
+            let (header, sequence) = (&record.header, record.sequence);
+            if !counts(sequence, poison) {
+                continue;
+            }
+            match header.kind {
+                RecordKind::Seal if rebuild && poison.is_none() => drop(self.trusted.insert(id)),
+                RecordKind::Touch | RecordKind::Quarantine
+                    if !self.trusted.contains(&header.target.segment) =>
+                {
+                    let mark = self.marks.entry(header.target).or_default();
+                    if header.kind == RecordKind::Touch {
+                        mark.0 = mark.0.max(header.epoch);
+                    } else {
+                        mark.1 = true;
+                    }
+                }
+                _ => {}
+            }
+        }
+        if self.trusted.contains(&id) {
+            self.marks.retain(|place, _| place.segment != id);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a record is complete, and not one that a failed write made worthless.
+fn counts(sequence: Option<u64>, poison: Option<&Poison>) -> bool {
+    sequence.is_some_and(|sequence| poison.is_none_or(|poison| sequence <= poison.durable_sequence))
+}
+
+fn file_of(core: &Core, id: u32) -> Result<(Arc<dyn DiskFile>, SegmentTag), StoreError> {
+    let mut state = core.lock();
+    let file = state.file(core.disk.as_ref(), id).map_err(|error| io_error(id, &error))?;
+    Ok((file, state.segment(id).tag))
+}
+
 /// One unsealed segment, or any in a rebuild.
 struct Recovery<'a, 'b> {
     core: &'a Arc<Core>,
     id: u32,
     file: Arc<dyn DiskFile>,
-    tag: [u8; 16],
+    tag: SegmentTag,
     poison: Option<&'b Poison>,
-    /// It has a seal record: all before it was durable, so nothing needs to be copied.
+    survey: &'b Survey,
     trusted: bool,
     round: Round<'a>,
-    /// Where records went that were copied; touches of the old place mean the new.
-    moved: &'b mut BTreeMap<RecordPlace, RecordPlace>,
-    /// Trailers to blank once the copies are durable.
+    /// Trailers to blank once the copies are durable, and those that the index prefers another to.
     void: Vec<u64>,
     report: &'b mut OpenReport,
 }
@@ -361,24 +421,18 @@ impl<'a, 'b> Recovery<'a, 'b> {
         core: &'a Arc<Core>,
         id: u32,
         poison: Option<&'b Poison>,
-        moved: &'b mut BTreeMap<RecordPlace, RecordPlace>,
+        survey: &'b Survey,
         report: &'b mut OpenReport,
     ) -> Result<Self, StoreError> {
-        let mut state = core.lock();
-        let file = state.file(core.disk.as_ref(), id).map_err(|error| io_error(id, &error))?;
-        let tag = state.segment(id).tag;
-        drop(state);
-        let round = Round::new(core);
-        Ok(Self { core, id, file, tag, poison, trusted: false, round, moved, void: Vec::new(), report })
+        let (file, tag) = file_of(core, id)?;
+        let (round, trusted) = (Round::new(core), survey.trusted.contains(&id));
+        Ok(Self { core, id, file, tag, poison, survey, trusted, round, void: Vec::new(), report })
     }
 
     /// Gives the end of the last record.
-    fn run(mut self, rebuild: bool) -> Result<u64, StoreError> {
+    fn run(mut self) -> Result<u64, StoreError> {
         let file = self.file.clone();
-        let scan = || Scanner::new(file.as_ref(), self.tag).map_err(|error| io_error(self.id, &error));
-        self.trusted =
-            rebuild && self.poison.is_none() && scan()?.any(|record| record.header.kind == RecordKind::Seal);
-        let mut scanner = scan()?;
+        let mut scanner = Scanner::new(file.as_ref(), self.tag).map_err(|error| io_error(self.id, &error))?;
         let mut last_sequence = 0;
         let mut end = SEGMENT_HEADER_BYTES as u64;
         while let Some(record) = scanner.next() {
@@ -386,14 +440,12 @@ impl<'a, 'b> Recovery<'a, 'b> {
                 continue;
             }
             end = scanner.position();
-            let Some(sequence) = record.sequence else { continue };
-            last_sequence = last_sequence.max(sequence);
-            if self.poison.is_some_and(|poison| sequence > poison.durable_sequence) {
+            last_sequence = last_sequence.max(record.sequence.unwrap_or(0));
+            if !counts(record.sequence, self.poison) {
                 continue;
             }
             let key = ChunkKey::new(record.header.realm, record.header.chunk);
-            let state = self.round.hold(&key)?;
-            drop(state);
+            drop(self.round.hold(&key)?);
             let added = match record.header.kind {
                 RecordKind::Data => self.data(&key, &record),
                 RecordKind::Touch => self.touch(&key, &record),
@@ -447,7 +499,10 @@ impl<'a, 'b> Recovery<'a, 'b> {
 
     fn data(&mut self, key: &ChunkKey, record: &Scanned) -> Result<bool, StoreError> {
         let here = RecordPlace { segment: self.id, offset: record.offset };
-        let (epoch, bad) = (record.header.epoch, record.header.quarantined);
+        let (mut epoch, mut bad) = (record.header.epoch, record.header.quarantined);
+        if let Some((touched, quarantined)) = self.survey.marks.get(&here) {
+            (epoch, bad) = (epoch.max(*touched), bad || *quarantined);
+        }
         let old = self.row(key)?;
         if old.as_ref().is_some_and(|row| row.place == here) {
             return Ok(false);
@@ -456,25 +511,20 @@ impl<'a, 'b> Recovery<'a, 'b> {
             && epoch < tombstone.position
         {
             add_ghost(&mut tombstone.ghosts, self.id);
+            tombstone.generation = tombstone.generation.max(record.generation);
             self.put(rows::tombstone_row_key(key), tombstone.encode())?;
             return Ok(false);
         }
         if let Some(mut row) = old.clone() {
-            let wins = match (row.quarantined, bad) {
-                (true, false) => true,
-                (false, true) => false,
-                // In a rebuild the later of two is the copy that compaction made.
-                _ => {
-                    if self.trusted {
-                        epoch >= row.epoch
-                    } else {
-                        epoch > row.epoch
-                    }
-                }
-            };
+            // Two of one generation are copies that two starts made of one record: the later place is
+            // what was in the index, and what later marks aim at.
+            let wins = (record.generation, here) > (row.generation, row.place);
             if !wins {
                 add_ghost(&mut row.ghosts, self.id);
                 self.put(rows::chunk_row_key(key), row.encode())?;
+                if !self.trusted {
+                    self.void(record);
+                }
                 return Ok(false);
             }
         }
@@ -485,6 +535,7 @@ impl<'a, 'b> Recovery<'a, 'b> {
             quarantined: bad,
             touch_segment: 0,
             quarantine_segment: 0,
+            generation: record.generation,
             ghosts: Vec::new(),
         };
         if let Some(old) = &old {
@@ -521,9 +572,9 @@ impl<'a, 'b> Recovery<'a, 'b> {
             Err(CopyError::Write(error)) => return Err(error),
         }
         extent.write_groups(&record.groups)?;
-        self.moved.insert(row.place, extent.place);
         add_ghost(&mut row.ghosts, self.id);
         row.place = extent.place;
+        // The generation stays: what replaced this record has the next one.
         row.touch_segment = 0;
         let mut effect = Effect::default();
         if let Some(old) = old {
@@ -532,7 +583,7 @@ impl<'a, 'b> Recovery<'a, 'b> {
         effect.add_row(&row);
         effect.batch.put(rows::chunk_row_key(key), row.encode());
         let mut state = self.core.lock();
-        let closed = extent.close(&mut state, &record.groups);
+        let closed = extent.close(&mut state, &record.groups, row.generation);
         if closed.is_ok() {
             self.round.add(&mut state, *key, vec![extent.place.segment], effect);
         }
@@ -542,13 +593,8 @@ impl<'a, 'b> Recovery<'a, 'b> {
         Ok(true)
     }
 
-    /// Where the data record that a mark means is now.
-    fn target(&self, record: &Scanned) -> RecordPlace {
-        self.moved.get(&record.header.target).copied().unwrap_or(record.header.target)
-    }
-
     fn touch(&mut self, key: &ChunkKey, record: &Scanned) -> Result<bool, StoreError> {
-        let (epoch, target) = (record.header.epoch, self.target(record));
+        let (epoch, target) = (record.header.epoch, record.header.target);
         let Some(row) = self.row(key)?.filter(|row| row.place == target) else { return Ok(false) };
         if self.trusted && epoch >= row.epoch {
             let new = ChunkRow { epoch, touch_segment: self.id, ..row };
@@ -566,7 +612,7 @@ impl<'a, 'b> Recovery<'a, 'b> {
     }
 
     fn quarantine(&mut self, key: &ChunkKey, record: &Scanned) -> Result<bool, StoreError> {
-        let target = self.target(record);
+        let target = record.header.target;
         let wanted = |row: &ChunkRow| row.place == target && !row.quarantined;
         let Some(row) = self.row(key)?.filter(wanted) else { return Ok(false) };
         if self.trusted {
@@ -585,15 +631,21 @@ impl<'a, 'b> Recovery<'a, 'b> {
         let position = record.header.epoch;
         let here = RecordPlace { segment: self.id, offset: record.offset };
         let old = rows::tombstone_row(self.core.index.as_ref(), key)?;
-        if old.as_ref().is_some_and(|row| row.position >= position) {
+        if let Some(mut row) = old.clone().filter(|row| row.position >= position) {
+            if row.place != here {
+                add_ghost(&mut row.ghosts, self.id);
+                self.put(rows::tombstone_row_key(key), row.encode())?;
+            }
             return Ok(false);
         }
-        let mut tombstone = TombstoneRow { position, place: here, ghosts: Vec::new() };
+        let mut tombstone = TombstoneRow { position, place: here, generation: 0, ghosts: Vec::new() };
         if let Some(old) = old {
-            tombstone.ghosts = old.ghosts;
+            (tombstone.ghosts, tombstone.generation) = (old.ghosts, old.generation);
+            add_ghost(&mut tombstone.ghosts, old.place.segment);
         }
         let row = self.row(key)?;
         if let Some(row) = &row {
+            tombstone.generation = tombstone.generation.max(row.generation);
             row.ghosts.iter().for_each(|segment| add_ghost(&mut tombstone.ghosts, *segment));
         }
         let gone = row.filter(|row| row.epoch < position);
@@ -611,6 +663,7 @@ impl<'a, 'b> Recovery<'a, 'b> {
             self.core.index_now(&put(&tombstone, effect).batch)?;
             return Ok(false);
         }
+        add_ghost(&mut tombstone.ghosts, self.id);
         let mark = Mark { kind: RecordKind::Delete, epoch: position, target: RecordPlace::default() };
         self.rewrite(key, mark, |place| put(&TombstoneRow { place, ..tombstone }, effect))
     }

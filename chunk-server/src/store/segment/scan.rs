@@ -20,6 +20,8 @@ pub struct Scanned {
     pub header: RecordHeader,
     /// Its sequence, if it is complete: a mark, or a data record with its trailer.
     pub sequence: Option<u64>,
+    /// Complete data records: from the trailer.
+    pub generation: u32,
     /// Data records that are complete: the group hashes, with their checksum right.
     pub groups: Vec<[u8; 32]>,
 }
@@ -123,13 +125,13 @@ impl<'a> Scanner<'a> {
         Some(())
     }
 
-    fn trailer(&self, offset: u64, header: &RecordHeader) -> Option<(u64, Vec<[u8; 32]>)> {
+    fn trailer(&self, offset: u64, header: &RecordHeader) -> Option<(Trailer, Vec<[u8; 32]>)> {
         let hash_bytes = 32 * group_count(header.sealed_len) as usize;
         let mut bytes = vec![0u8; hash_bytes + TRAILER_BYTES];
         read_exact_at(self.file, &mut bytes, offset + groups_offset(header.sealed_len)).ok()?;
         let (hashes, trailer) = bytes.split_at(hash_bytes);
         let trailer = Trailer::decode(trailer, &header.encode(), hashes).ok()?;
-        Some((trailer.sequence, hashes.as_chunks::<32>().0.to_vec()))
+        Some((trailer, hashes.as_chunks::<32>().0.to_vec()))
     }
 }
 
@@ -139,16 +141,16 @@ impl Iterator for Scanner<'_> {
     fn next(&mut self) -> Option<Scanned> {
         let (offset, header) = self.next_header()?;
         self.at = offset + header.extent_bytes();
-        let (sequence, groups) = match header.kind {
+        let (sequence, generation, groups) = match header.kind {
             RecordKind::Data => match self.trailer(offset, &header) {
-                Some((sequence, groups)) => (Some(sequence), groups),
-                None => (None, Vec::new()),
+                Some((trailer, groups)) => (Some(trailer.sequence), trailer.generation, groups),
+                None => (None, 0, Vec::new()),
             },
             RecordKind::Touch | RecordKind::Delete | RecordKind::Quarantine | RecordKind::Seal => {
-                (Some(header.sequence), Vec::new())
+                (Some(header.sequence), 0, Vec::new())
             }
         };
-        Some(Scanned { offset, header, sequence, groups })
+        Some(Scanned { offset, header, sequence, generation, groups })
     }
 }
 

@@ -101,12 +101,12 @@ impl Extent {
     }
 
     /// Completes the record: from here on it counts as soon as it is durable.
-    pub fn close(&self, state: &mut State, groups: &[[u8; 32]]) -> Result<(), StoreError> {
+    pub fn close(&self, state: &mut State, groups: &[[u8; 32]], generation: u32) -> Result<(), StoreError> {
         let segment = state.segment(self.place.segment);
         if !matches!(segment.phase, Phase::Active | Phase::Closing) {
             return Err(StoreError::Io(format!("segment {} failed meanwhile", self.place.segment)));
         }
-        let trailer = Trailer { sequence: segment.next_sequence };
+        let trailer = Trailer { sequence: segment.next_sequence, generation };
         segment.next_sequence += 1;
         let bytes = trailer.encode(&self.header.encode(), groups);
         self.core.write(state, self.place, trailer_offset(self.header.sealed_len), &bytes)
@@ -131,11 +131,14 @@ impl Writer {
             let (segment, row, effect) = touched(core, state, &self.key, row, header.epoch)?;
             return Ok(Step::Commit(row.meta(), vec![segment], effect));
         }
-        if let Some(tombstone) = rows::tombstone_row(core.index.as_ref(), &self.key)?
+        let tombstone = rows::tombstone_row(core.index.as_ref(), &self.key)?;
+        if let Some(tombstone) = &tombstone
             && header.epoch < tombstone.position
         {
             return Err(StoreError::StaleEpoch(tombstone.position));
         }
+        let before = [old.as_ref().map(|row| row.generation), tombstone.map(|row| row.generation)];
+        let generation = before.into_iter().flatten().max().map_or(0, |highest| highest.saturating_add(1));
         let mut row = ChunkRow {
             place: *place,
             sealed_len: header.sealed_len,
@@ -143,6 +146,7 @@ impl Writer {
             quarantined: false,
             touch_segment: 0,
             quarantine_segment: 0,
+            generation,
             ghosts: Vec::new(),
         };
         let mut effect = Effect::default();
@@ -162,7 +166,7 @@ impl Writer {
             }
         }
         // The trailer last: if the mark failed, nothing of this may count. A mark alone aims at nothing.
-        self.extent.close(state, groups)?;
+        self.extent.close(state, groups, row.generation)?;
         effect.add_row(&row);
         effect.batch.put(rows::chunk_row_key(&self.key), row.encode());
         Ok(Step::Commit(row.meta(), segments, effect))
