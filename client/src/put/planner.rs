@@ -67,12 +67,22 @@ async fn serve(client: Client, upload: UploadId, mut waiting: mpsc::Receiver<Ask
             Ask::Place { answer, .. } => !answer.is_closed(),
         });
         if !batch.is_empty() {
-            answer(&client, upload, std::mem::take(&mut batch)).await;
+            let failed = answer(&client, upload, std::mem::take(&mut batch)).await;
+            // Whoever waited meanwhile waited as long: another round of patience would help nobody.
+            if let Some(error) = failed.filter(DfsError::is_retryable) {
+                while let Ok(ask) = waiting.try_recv() {
+                    let _ = match ask {
+                        Ask::Secret { answer, .. } => answer.send(Err(error.clone())).map_err(|_| ()),
+                        Ask::Place { answer, .. } => answer.send(Err(error.clone())).map_err(|_| ()),
+                    };
+                }
+            }
         }
     }
 }
 
-async fn answer(client: &Client, upload: UploadId, batch: Vec<Ask>) {
+/// Answers a batch; returns why the call failed, if it did.
+async fn answer(client: &Client, upload: UploadId, batch: Vec<Ask>) -> Option<DfsError> {
     let mut request = v1::PlanChunksRequest {
         upload_id: upload.to_vec().into(),
         exclude_nodes: client.inner.dials.shunned(),
@@ -105,6 +115,7 @@ async fn answer(client: &Client, upload: UploadId, batch: Vec<Ask>) {
             Ask::Place { chunk, answer } => answer.send(plan_of(&plans, chunk.index)).map_err(|_| ()),
         };
     }
+    plans.err()
 }
 
 fn is_shortage<T>(response: &Result<T>) -> bool {
