@@ -40,12 +40,21 @@ fn prepare(settings: &Settings) -> anyhow::Result<()> {
     server_kit::hardening::harden()?;
     server_kit::logging::init(&LogSettings {
         format: settings.log_format.unwrap_or_default(),
-        level: settings.log_level.clone().unwrap_or_else(|| "info,openraft=warn".to_owned()),
+        level: log_level(settings.log_level.as_deref()),
         file: settings.log_file.clone(),
         server: format!("metadata-server/{}", settings.id.as_deref().unwrap_or("?")),
     })?;
     server_kit::hardening::raise_open_files();
     Ok(())
+}
+
+/// openraft reports every unreachable member at once as ERROR, and that it stopped through us as well: it
+/// is silent unless asked for.
+fn log_level(given: Option<&str>) -> String {
+    match given.unwrap_or("info") {
+        directives if directives.contains("openraft") => directives.to_owned(),
+        level => format!("{level},openraft=off"),
+    }
 }
 
 async fn run(settings: Settings) -> Result<(), DfsError> {

@@ -4,8 +4,9 @@ use chunk_format::keys::VersionBinding;
 use chunk_format::root::{open_root, seal_root};
 use dfs_proto::v1;
 use dfs_proto::v1::command::Kind;
-use dfs_types::{BucketId, BucketName, DfsError, DfsPath, ErrorCode};
+use dfs_types::{BucketId, BucketName, DfsError, DfsPath, ErrorCode, FileId};
 use metadata_core::query::{self, FileView, ListParams, Listed};
+use metadata_core::rows::{self, files::Files};
 
 use super::buckets::list_limit;
 use super::read::clear_info;
@@ -26,33 +27,31 @@ impl Session {
         };
         let page = query::list(&view, BucketId::from_slice(&bucket.bucket_id)?, &params)?;
         let position = view.position().0;
-        let entry = |listed: Listed| match listed {
-            Listed::CommonPrefix(prefix) => v1::list_entry::Kind::CommonPrefix(prefix),
-            Listed::File { key, head } => v1::list_entry::Kind::File(v1::FileInfo {
-                path: format!("/{name}/{key}"),
-                file_id: head.file_id,
-                version: head.version,
-                size: head.size,
-                // A list reads heads alone; when the file was made is in Stat.
-                created_unix_ms: 0,
-                updated_unix_ms: head.unix_ms,
-                owner: head.owner,
-                chunks: head.chunks,
-                inline: head.inline,
-                deleted: head.deleted,
-                position,
-                ..Default::default()
-            }),
-        };
-        Ok(v1::ListResponse {
-            entries: page
-                .entries
-                .into_iter()
-                .map(|listed| v1::ListEntry { kind: Some(entry(listed)) })
-                .collect(),
-            next_cursor: page.next_cursor,
-            position,
-        })
+        let mut entries = Vec::with_capacity(page.entries.len());
+        for listed in page.entries {
+            let kind = match listed {
+                Listed::CommonPrefix(prefix) => v1::list_entry::Kind::CommonPrefix(prefix),
+                Listed::File { key, head } => {
+                    let file = rows::must_get::<Files>(&view, &FileId::from_slice(&head.file_id)?)?;
+                    v1::list_entry::Kind::File(v1::FileInfo {
+                        path: format!("/{name}/{key}"),
+                        file_id: head.file_id,
+                        version: head.version,
+                        size: head.size,
+                        created_unix_ms: file.created_unix_ms,
+                        updated_unix_ms: head.unix_ms,
+                        owner: head.owner,
+                        chunks: head.chunks,
+                        inline: head.inline,
+                        deleted: head.deleted,
+                        position,
+                        ..Default::default()
+                    })
+                }
+            };
+            entries.push(v1::ListEntry { kind: Some(kind) });
+        }
+        Ok(v1::ListResponse { entries, next_cursor: page.next_cursor, position })
     }
 
     pub(super) async fn list_versions(

@@ -315,11 +315,9 @@ impl TestServer {
         };
         let registered = client.register_node(register).await.unwrap().into_inner();
         let secret = Secret::from_slice(&registered.node_secret).unwrap();
-        self.fleet
-            .nodes
-            .lock()
-            .unwrap()
-            .insert(NodeId::new(name).unwrap(), FakeNode { incarnation, secret, chunks: BTreeMap::new() });
+        // One that comes back has what it had.
+        let fresh = FakeNode { incarnation, secret, chunks: BTreeMap::new() };
+        self.fleet.nodes.lock().unwrap().entry(NodeId::new(name).unwrap()).or_insert(fresh);
         let beat = v1::HeartbeatRequest {
             node_id: name.into(),
             incarnation: incarnation.to_vec().into(),
