@@ -51,7 +51,7 @@ The cluster is up. Lines to go on with:
 
   $d put $(q "$here/README.md") dfs://$bucket/README.md
   $d ls -l dfs://$bucket/
-  curl --cacert $(q "$(field ca)") -H "authorization: Bearer \$(cat $(q "$(field admin_key_file)"))" "https://$(field api)/files?prefix=/$bucket/"
+  curl --cacert $(q "$(field ca)") -H "authorization: Bearer \$(cat $(q "$(field admin_key_file)"))" "https://$(field api)/files?prefix=/$bucket/"; echo
   $d dev kill n1 --data-dir $(q "$data_dir") && $d cat dfs://$bucket/dfsctl | sha256sum
   make -C $(q "$here") stop
 
