@@ -25,8 +25,9 @@ pub struct Member {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Leadership {
     pub term: u64,
-    /// True only after an entry of this term has been applied here: everything committed before is
-    /// in the state then, and background loops may start.
+    /// True only after an entry of this term has been applied here and a majority has answered this
+    /// process: everything committed before is in the state then, and background loops may start.
+    /// A leader that is cut off does not know it yet; what it proposes then is never committed.
     pub leading: bool,
 }
 

@@ -335,7 +335,10 @@ async fn watch_lead(
             let metrics = metrics.borrow_and_update();
             let progress: Progress = *progress.borrow_and_update();
             let applied_own = progress.applied.is_some_and(|id| id.leader_id == metrics.vote.leader_id);
+            // openraft resumes the lead at once after a restart, on its old vote alone; here it counts
+            // when a majority has answered this process.
             let leading = metrics.state == ServerState::Leader
+                && metrics.millis_since_quorum_ack.is_some()
                 && metrics.running_state.is_ok()
                 && !progress.failed
                 && applied_own;
