@@ -66,14 +66,16 @@ trap 'exit 143' TERM
 nextest() { cargo nextest --version >/dev/null 2>&1; }
 case $kind in
   unit)
+    failed=0
     if nextest; then
-      cargo nextest run --locked --workspace --no-fail-fast -E 'not binary(scenarios)'
+      cargo nextest run --locked --workspace --no-fail-fast -E 'not binary(scenarios)' || failed=1
     else
-      cargo test --locked --workspace --exclude chaos --lib --bins --tests --no-fail-fast
-      cargo test --locked -p chaos --lib --bins --test layers
+      cargo test --locked --workspace --exclude chaos --lib --bins --tests --no-fail-fast || failed=1
+      cargo test --locked -p chaos --lib --bins --test layers || failed=1
     fi
     stage "Examples in the documentation"
-    cargo test --locked --workspace --doc --no-fail-fast
+    cargo test --locked --workspace --doc --no-fail-fast || failed=1
+    exit $failed
     ;;
   integration)
     for name in metadata-server chunk-server dfsctl; do
