@@ -43,8 +43,9 @@ pub enum Allows {
     /// Reading these chunks, 1 to 64.
     Get(Vec<ChunkId>),
     /// Storing up to so many chunks (1 to 64) and sealed bytes, together, over all calls with it. The
-    /// node counts; `Grant::verify` only refuses a chunk that alone is too large.
-    Put { max_chunks: u32, max_bytes: u64 },
+    /// node counts; `Grant::verify` only refuses a chunk that alone is too large. The serial is drawn
+    /// for each grant, so that the node never counts two of one upload as one.
+    Put { max_chunks: u32, max_bytes: u64, serial: u64 },
 }
 
 /// The call a grant is shown for, as the node knows it.
@@ -90,10 +91,11 @@ impl Grant {
                     out.extend_from_slice(chunk.as_bytes());
                 }
             }
-            Allows::Put { max_chunks, max_bytes } => {
+            Allows::Put { max_chunks, max_bytes, serial } => {
                 out.push(OP_PUT);
                 out.extend_from_slice(&max_chunks.to_be_bytes());
                 out.extend_from_slice(&max_bytes.to_be_bytes());
+                out.extend_from_slice(&serial.to_be_bytes());
             }
         }
         sign(&key.0, &mut out);
@@ -177,7 +179,9 @@ impl Grant {
                     debug_assert!(rest.is_empty());
                     Allows::Get(chunks.iter().map(|chunk| ChunkId(*chunk)).collect())
                 }
-                OP_PUT => Allows::Put { max_chunks: reader.u32()?, max_bytes: reader.u64()? },
+                OP_PUT => {
+                    Allows::Put { max_chunks: reader.u32()?, max_bytes: reader.u64()?, serial: reader.u64()? }
+                }
                 _ => return None,
             },
         };

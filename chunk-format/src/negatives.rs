@@ -371,7 +371,7 @@ fn grants() {
     let receipt_key = crate::grant::GrantKey(keys.receipt.0.clone());
     assert_eq!(Grant::verify(&bytes, &receipt_key, &call), Err(E::GrantForged));
 
-    let put = a_grant(Allows::Put { max_chunks: 1, max_bytes: 1000 });
+    let put = a_grant(Allows::Put { max_chunks: 1, max_bytes: 1000, serial: 1 });
     let bytes = put.encode(&keys.grant).unwrap();
     let verify = |op| Grant::verify(&bytes, &keys.grant, &a_call(&put, op)).err();
     assert_eq!(verify(GrantOp::Put { sealed_length: 1000 }), None);
@@ -380,9 +380,9 @@ fn grants() {
     for allows in [
         Allows::Get(vec![]),
         Allows::Get(vec![chunk(); 65]),
-        Allows::Put { max_chunks: 0, max_bytes: 1 },
-        Allows::Put { max_chunks: 65, max_bytes: 1 },
-        Allows::Put { max_chunks: 1, max_bytes: 0 },
+        Allows::Put { max_chunks: 0, max_bytes: 1, serial: 1 },
+        Allows::Put { max_chunks: 65, max_bytes: 1, serial: 1 },
+        Allows::Put { max_chunks: 1, max_bytes: 0, serial: 1 },
     ] {
         assert_eq!(a_grant(allows).encode(&keys.grant), Err(E::GrantLimits));
     }
@@ -436,7 +436,7 @@ fn every_changed_bit_of_grants_and_receipts() {
 #[test]
 fn signed_nonsense() {
     let keys = node_keys();
-    let grant = a_grant(Allows::Put { max_chunks: 1, max_bytes: 1 });
+    let grant = a_grant(Allows::Put { max_chunks: 1, max_bytes: 1, serial: 1 });
     let call = a_call(&grant, GrantOp::Put { sealed_length: 1 });
     let signed = grant.encode(&keys.grant).unwrap();
     let resigned = |change: &dyn Fn(&mut Vec<u8>)| {

@@ -385,7 +385,7 @@ fn grants_and_receipts() {
     assert_eq!(hex(keys.grant.0.expose()), GRANT_KEY);
     assert_eq!(hex(keys.receipt.0.expose()), RECEIPT_KEY);
 
-    let put = a_grant(Allows::Put { max_chunks: 64, max_bytes: 1 << 28 });
+    let put = a_grant(Allows::Put { max_chunks: 64, max_bytes: 1 << 28, serial: 1 });
     let bytes = put.encode(&keys.grant).unwrap();
     assert_eq!(hex(&bytes), PUT_GRANT);
     let op = GrantOp::Put { sealed_length: 1 << 28 };
@@ -411,10 +411,10 @@ fn grants_and_receipts() {
 
 const GRANT_KEY: &str = "60873a28b4b11e532e5b8842044c3ad69d6487d372b93d2da2ea2b7fd05a3a80";
 const RECEIPT_KEY: &str = "2133191bfc43eb87584705ac2c4ec1d8ec9a7803159717f1e77bcadf38f28d01";
-const PUT_GRANT: &str = "0147c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0026e311c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c9a9a9a9a9a9a9a9a9a9a9a9a9a\
-    9a9a9a0000000000030001a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a05e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e00000000004d00\
-    02000000000001e240020000004000000000100000009cc2ac0597eaea2932bbf399e87b0d60405586faac9d27d854525f29\
-    8224bc16";
+const PUT_GRANT: &str = "0147c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0026e311c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c9a9a9a9a9a9a9a9a9a9a9a\
+    9a9a9a9a9a0000000000030001a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a05e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e000000\
+    00004d0002000000000001e240020000004000000000100000000000000000000001ed85e2c626eab94b3ae2e2e0d8bf\
+    2e9f60fd7b224a87b83bd2dd81ec024329e0";
 const GET_GRANT: &str = "0147c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0026e311c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c9a9a9a9a9a9a9a9a9a9a9a9a9a\
     9a9a9a0000000000030001a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a05e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e00000000004d00\
     02000000000001e24001000271ae9618c1e334162df6fb94f22d582a280656d0761091842c64bb1440426f38bf73ae89c2cf\

@@ -10,11 +10,6 @@ use dfs_types::{ChunkId, DfsError, ErrorCode, RealmId};
 
 use crate::node::Node;
 
-/// How often one grant's chunks and bytes may be used. Grants carry nothing that sets two of one
-/// upload apart: planned twice between two ticks of cluster time, they are the same bytes. Cutting the
-/// second short would fail honest uploads; a lifetime of a minute bounds what this gives away.
-const ISSUES: u64 = 16;
-
 pub struct Grants {
     node: Arc<Node>,
     used: Mutex<BTreeMap<GrantHash, Used>>,
@@ -57,7 +52,7 @@ impl Grants {
         sealed_length: u64,
     ) -> Result<Grant, DfsError> {
         let grant = self.verify(bytes, realm, GrantOp::Put { sealed_length })?;
-        let Allows::Put { max_chunks, max_bytes } = grant.allows else {
+        let Allows::Put { max_chunks, max_bytes, .. } = grant.allows else {
             return Err(refused("it is not a PUT grant"));
         };
         // Its receipt would be refused: better now than after the bytes were sent.
@@ -81,10 +76,10 @@ impl Grants {
         if used.chunks.contains(&chunk) {
             return Ok(grant);
         }
-        if used.chunks.len() as u64 >= u64::from(max_chunks) * ISSUES {
+        if used.chunks.len() as u64 >= u64::from(max_chunks) {
             return Err(refused("all its chunks are used"));
         }
-        if used.bytes.saturating_add(sealed_length) > max_bytes.saturating_mul(ISSUES) {
+        if used.bytes.saturating_add(sealed_length) > max_bytes {
             return Err(refused("all its bytes are used"));
         }
         used.chunks.insert(chunk);

@@ -175,7 +175,7 @@ impl TestCluster {
     }
 
     pub fn put_grant(&self, node: &TestNode, epoch: u64) -> Bytes {
-        sign(&self.grant(node, epoch, Allows::Put { max_chunks: 8, max_bytes: GIB }))
+        sign(&self.grant(node, epoch, Allows::Put { max_chunks: 8, max_bytes: GIB, serial: 1 }))
     }
 
     pub fn get_grant(&self, node: &TestNode, chunk: &SealedChunk) -> Bytes {

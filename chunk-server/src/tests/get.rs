@@ -73,7 +73,7 @@ async fn a_grant_opens_only_the_chunks_it_lists() {
     let n1 = cluster.node("n1").await;
     let (listed, other) = (chunk(100, 1), chunk(100, 2));
     cluster.put(&[&n1], &other, 5).await;
-    let put = sign(&cluster.grant(&n1, 1, Allows::Put { max_chunks: 1, max_bytes: 1000 }));
+    let put = sign(&cluster.grant(&n1, 1, Allows::Put { max_chunks: 1, max_bytes: 1000, serial: 1 }));
     for grant in [cluster.get_grant(&n1, &listed), put, bytes::Bytes::new()] {
         let error = cluster.get(&n1, grant, &other, 0, 0).await.unwrap_err();
         assert_eq!(error.code, ErrorCode::GrantRefused, "{error}");

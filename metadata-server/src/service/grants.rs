@@ -185,7 +185,10 @@ impl Operations {
 
     /// Lets the caller store up to so many bytes in up to 64 chunks.
     pub(crate) fn put_grant(&self, at: &NodeAt, of: &GrantFor, max_bytes: u64) -> Result<Vec<u8>, DfsError> {
-        self.grant(at, of, Allows::Put { max_chunks: MAX_PLAN_CHUNKS as u32, max_bytes })
+        let mut serial = [0u8; 8];
+        self.parts.entropy.fill(&mut serial);
+        let serial = u64::from_be_bytes(serial);
+        self.grant(at, of, Allows::Put { max_chunks: MAX_PLAN_CHUNKS as u32, max_bytes, serial })
     }
 
     /// Lets the caller read these chunks, 1 to 64.
