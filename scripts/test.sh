@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # scripts/test.sh unit|integration: runs the tests in a temporary folder of their own, and fails if
-# they leave a process, a file there, or a change in the clone behind.
+# they leave a process, a file there, or a change in the clone behind. T=NAME chooses tests by a part of the name.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 kind=${1:-unit}
+chosen=()
+if [ -n "${T:-}" ]; then chosen=("$T"); fi
 use_target
 use_rocksdb
 cd "$here"
@@ -68,10 +70,10 @@ case $kind in
   unit)
     failed=0
     if nextest; then
-      cargo nextest run --locked --workspace --no-fail-fast -E 'not binary(scenarios)' || failed=1
+      cargo nextest run --locked --workspace --no-fail-fast -E 'not binary(scenarios)' "${chosen[@]}" || failed=1
     else
-      cargo test --locked --workspace --exclude chaos --lib --bins --tests --no-fail-fast || failed=1
-      cargo test --locked -p chaos --lib --bins --test layers || failed=1
+      cargo test --locked --workspace --exclude chaos --lib --bins --tests --no-fail-fast "${chosen[@]}" || failed=1
+      cargo test --locked -p chaos --lib --bins --test layers "${chosen[@]}" || failed=1
     fi
     stage "Examples in the documentation"
     cargo test --locked --workspace --doc --no-fail-fast || failed=1
@@ -83,9 +85,9 @@ case $kind in
     done
     # Release, because the scenarios make and hash gigabytes.
     if nextest; then
-      cargo nextest run --locked --release -p chaos --no-fail-fast -E 'binary(scenarios)'
+      cargo nextest run --locked --release -p chaos --no-fail-fast -E 'binary(scenarios)' "${chosen[@]}"
     else
-      cargo test --locked --release -p chaos --test scenarios --no-fail-fast -- --test-threads 1
+      cargo test --locked --release -p chaos --test scenarios --no-fail-fast -- --test-threads 1 "${chosen[@]}"
     fi
     ;;
   *) die "unknown tests: $kind" ;;
