@@ -167,3 +167,12 @@ impl<'a> Round<'a> {
         result
     }
 }
+
+impl Drop for Round<'_> {
+    /// Whoever gives up in the middle still lets the chunks go that are on their way.
+    fn drop(&mut self) {
+        if let Err(error) = self.flush() {
+            tracing::warn!(%error, "changes of an abandoned round failed");
+        }
+    }
+}

@@ -29,9 +29,10 @@
 //!   unlinked; until then both copies exist and either is right.
 //!
 //! The state of a chunk follows from its records in any order: P is the highest delete position, E the
-//! highest epoch of a data record and the touches that target it; it is there when a data record has
-//! E >= P. That is why a put below a known P is refused, and why a delete record stays as long as a
-//! segment that may hold an older data record (its *ghosts*).
+//! highest epoch of a data record and the touches that target it; data records with E < P are dead; of
+//! the others the one with the highest (generation, E, place) is the chunk. That is why a put below a
+//! known P is refused, why what replaces a record has the next generation, and why a delete record stays
+//! as long as a segment that may hold an older record of the chunk (its *ghosts*).
 
 mod change;
 mod commit;
@@ -45,6 +46,8 @@ mod writer;
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod rot_tests;
 #[cfg(test)]
 mod tests;
 

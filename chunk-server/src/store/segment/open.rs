@@ -349,12 +349,12 @@ fn each_row(
 struct Survey {
     /// Segments with a seal record: all in them was durable, so nothing needs to be copied.
     trusted: BTreeSet<u32>,
-    /// For data records in other segments: the highest touch, and whether one was quarantined.
+    /// For the data records that marks aim at: the highest touch, and whether one was quarantined. Some
+    /// 100 bytes for each, while a rebuild lasts.
     marks: BTreeMap<RecordPlace, (Position, bool)>,
 }
 
 impl Survey {
-    /// Segments come in ascending order, so a mark is seen after the segment it aims at, or in it.
     fn look(
         &mut self,
         core: &Core,
@@ -382,9 +382,6 @@ impl Survey {
                 }
                 _ => {}
             }
-        }
-        if self.trusted.contains(&id) {
-            self.marks.retain(|place, _| place.segment != id);
         }
         Ok(())
     }
@@ -516,9 +513,9 @@ impl<'a, 'b> Recovery<'a, 'b> {
             return Ok(false);
         }
         if let Some(mut row) = old.clone() {
-            // Two of one generation are copies that two starts made of one record: the later place is
-            // what was in the index, and what later marks aim at.
-            let wins = (record.generation, here) > (row.generation, row.place);
+            // Two of one generation are copies that several starts made of one record. The last of them to
+            // be in the index is the one that was touched, and if none was, the one in the later place.
+            let wins = (record.generation, epoch, here) > (row.generation, row.epoch, row.place);
             if !wins {
                 add_ghost(&mut row.ghosts, self.id);
                 self.put(rows::chunk_row_key(key), row.encode())?;
