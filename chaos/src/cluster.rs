@@ -1,5 +1,6 @@
 //! One cluster of real processes, started and ended through `dfsctl dev`, in a folder of its own.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -179,6 +180,12 @@ impl Cluster {
         signal(&self.process(id)?, Signal::KILL)
     }
 
+    /// `kill -9` of one process, which is gone when this returns: its files may be changed.
+    pub fn kill_and_wait(&self, id: &str) -> Result<()> {
+        checked("dev kill", self.command(["dev", "kill", id, "--data-dir"]).arg(self.data_dir()).output()?)
+            .map(drop)
+    }
+
     /// `kill -9` of every process at once.
     pub fn kill_all(&self) -> Result<()> {
         for process in self.processes()? {
@@ -199,6 +206,30 @@ impl Cluster {
     pub fn start_process(&self, id: &str) -> Result<()> {
         checked("dev start", self.command(["dev", "start", id, "--data-dir"]).arg(self.data_dir()).output()?)
             .map(drop)
+    }
+
+    /// Starts a process without waiting until it is ready: for one that may never be.
+    pub fn begin_start(&self, id: &str) -> Result<Starting> {
+        let mut command = self.command(["dev", "start", id, "--data-dir"]);
+        command.arg(self.data_dir()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Starting(command.spawn()?.into()))
+    }
+
+    /// What `dev status` says of a process now.
+    pub fn health(&self, id: &str) -> Result<Health> {
+        let mut command = self.command(["dev", "status", "--output", "json", "--data-dir"]);
+        // It exits 6 when something is not ready, and prints the same.
+        let output = command.arg(self.data_dir()).output()?;
+        let status: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("dev status: {}", String::from_utf8_lossy(&output.stderr)))?;
+        let servers = status["servers"].as_array().context("servers in dev status")?;
+        let server =
+            servers.iter().find(|s| s["id"] == id).with_context(|| format!("no {id} in {status}"))?;
+        Ok(match (server["state"].as_str(), server["ready"].as_bool()) {
+            (Some("running"), Some(true)) => Health::Ready,
+            (Some("running"), _) => Health::NotReady(server["reason"].as_str().unwrap_or("").to_owned()),
+            _ => Health::Gone,
+        })
     }
 
     pub fn stop_process(&self, id: &str) -> Result<()> {
@@ -226,6 +257,33 @@ impl Cluster {
             }
         }
         report
+    }
+}
+
+/// What a process says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Health {
+    Ready,
+    /// It runs, and says why it is not ready.
+    NotReady(String),
+    Gone,
+}
+
+/// A `dev start` under way. Dropping it ends the waiting, not the server.
+pub struct Starting(RefCell<Child>);
+
+impl Starting {
+    /// Whether it gave up, or has nothing left to wait for.
+    pub fn is_over(&self) -> Result<bool> {
+        Ok(self.0.borrow_mut().try_wait()?.is_some())
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        let child = self.0.get_mut();
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }
 

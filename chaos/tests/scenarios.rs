@@ -37,6 +37,8 @@ scenarios! {
     kill_everything_mid_put = "kill-everything-mid-put";
     reads_with_one_dead = "reads-with-one-dead";
     spare_takes_over = "spare-takes-over";
+    wiped_member = "wiped-member";
+    cut_log = "cut-log";
     rest_walk = "rest-walk";
     flipped_bytes = "flipped-bytes";
     nothing_in_the_clear = "nothing-in-the-clear";

@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result};
 
 mod identical;
 mod kills;
+mod ledger;
+mod members;
 mod rest;
 mod rot;
 mod secrecy;
@@ -47,6 +49,8 @@ pub const SCENARIOS: &[Scenario] = &[
     kills::EVERYTHING_MID_PUT,
     kills::READS_WITH_ONE_DEAD,
     kills::SPARE_TAKES_OVER,
+    members::WIPED_MEMBER,
+    members::CUT_LOG,
     rest::WALK,
     rot::FLIPPED_BYTES,
     secrecy::NOTHING_IN_THE_CLEAR,

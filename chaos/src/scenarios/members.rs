@@ -1,0 +1,211 @@
+//! Metadata members whose disk forgets: they must not vote from what they lost, and come back by one
+//! command.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::ledger::Ledger;
+use super::{Context, Scenario, files_below};
+use crate::cluster::{Cluster, ClusterOptions, Health, Starting};
+use crate::content;
+use crate::wait::until;
+
+pub const WIPED_MEMBER: Scenario = Scenario {
+    name: "wiped-member",
+    about: "a metadata member loses its disk: blank it does not vote, one command brings it back",
+    run: wiped_member,
+};
+
+pub const CUT_LOG: Scenario = Scenario {
+    name: "cut-log",
+    about: "a metadata member's log, then its whole disk, go back in time: it does not vote from what it lost",
+    run: cut_log,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One row of `cluster members ls`.
+#[derive(Debug)]
+struct Member {
+    name: String,
+    raft_id: String,
+    votes: bool,
+    reachable: bool,
+}
+
+fn members(cluster: &Cluster) -> Result<Vec<Member>> {
+    let answer = cluster.json(["cluster", "members", "ls"])?;
+    let rows = answer["members"].as_array().context("members")?;
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or("").to_owned();
+    Ok(rows
+        .iter()
+        .map(|row| Member {
+            name: text(&row["name"]),
+            raft_id: text(&row["raft_id"]),
+            votes: row["role"] != "learner",
+            reachable: row["reachable"] == true,
+        })
+        .collect())
+}
+
+fn raft_id(cluster: &Cluster, name: &str) -> Result<String> {
+    let all = members(cluster)?;
+    let member = all.iter().find(|m| m.name == name).with_context(|| format!("no {name} in {all:?}"))?;
+    Ok(member.raft_id.clone())
+}
+
+/// The leader for an even seed, a follower for an odd one.
+fn victim(cluster: &Cluster, seed: u64) -> Result<String> {
+    let leader = cluster.leader()?;
+    if seed.is_multiple_of(2) { Ok(leader) } else { other_member(cluster, &leader, seed) }
+}
+
+/// One of the metadata servers besides `name`.
+fn other_member(cluster: &Cluster, name: &str, seed: u64) -> Result<String> {
+    let others: Vec<String> =
+        cluster.role("metadata-server")?.into_iter().map(|p| p.id).filter(|id| id != name).collect();
+    let place = content::number(seed, "other member", others.len() as u64) as usize;
+    others.get(place).cloned().context("another metadata server")
+}
+
+/// It runs, and waits to be added.
+fn until_blank(cluster: &Cluster, name: &str) -> Result<()> {
+    until(&format!("{name} waiting to be added"), PATIENCE, || match cluster.health(name)? {
+        Health::NotReady(why) if why.contains("waiting for a cluster") => Ok(()),
+        other => bail!("{other:?}"),
+    })
+    .with_context(|| cluster.log_tails(12))
+}
+
+/// Nobody answers under the member's name and old raft id, and no other row of that name is there.
+fn ensure_out(cluster: &Cluster, name: &str, old: &str) -> Result<()> {
+    let all = members(cluster)?;
+    let rows: Vec<&Member> = all.iter().filter(|m| m.name == name).collect();
+    ensure!(
+        rows.len() == 1 && rows[0].raft_id == old && !rows[0].reachable,
+        "{name} takes part although it lost its log (it was {old}): {all:?}"
+    );
+    Ok(())
+}
+
+/// With one more member gone there is no majority, unless the blank one votes.
+fn ensure_no_vote(cluster: &Cluster, blank: &str, seed: u64) -> Result<()> {
+    let other = other_member(cluster, blank, seed)?;
+    cluster.kill_and_wait(&other)?;
+    for words in [["cluster", "status"].as_slice(), &["bucket", "create", "must-not-be"]] {
+        let output = cluster.command(words).output()?;
+        ensure!(!output.status.success(), "{words:?} worked with one member of three and the blank {blank}");
+    }
+    ensure!(cluster.health(blank)? != Health::Ready, "{blank} takes part in a cluster it was not added to");
+    cluster.start_process(&other)
+}
+
+/// The one command of the documentation; then the member has a new raft id, and its vote is needed.
+fn bring_back(cluster: &Cluster, name: &str, old: &str, ledger: &mut Ledger<'_>, seed: u64) -> Result<()> {
+    cluster.dfsctl(["cluster", "members", "add", name]).with_context(|| cluster.log_tails(12))?;
+    let all = members(cluster)?;
+    ensure!(
+        all.len() == 3
+            && all.iter().all(|m| m.votes && m.reachable)
+            && all.iter().any(|m| m.name == name && m.raft_id != old),
+        "{name} (it was {old}) is not back: {all:?}"
+    );
+    ensure_votes(cluster, name, ledger, seed)
+}
+
+/// Without one of the others, the cluster needs this member's vote, and its copy of the log.
+fn ensure_votes(cluster: &Cluster, name: &str, ledger: &mut Ledger<'_>, seed: u64) -> Result<()> {
+    let other = other_member(cluster, name, seed.wrapping_add(1))?;
+    cluster.kill_and_wait(&other)?;
+    ledger.put_some(&format!("without {other}")).with_context(|| cluster.log_tails(12))?;
+    ledger.check()?;
+    cluster.start_process(&other)
+}
+
+fn wiped_member(context: &Context) -> Result<()> {
+    let cluster = Cluster::start(&ClusterOptions::default())?;
+    let mut ledger = Ledger::new(&cluster, context.seed)?;
+    ledger.put_some("before")?;
+    let victim = victim(&cluster, context.seed)?;
+    let old = raft_id(&cluster, &victim)?;
+    cluster.kill_and_wait(&victim)?;
+    std::fs::remove_dir_all(cluster.process(&victim)?.data_dir)?;
+    let _starting = cluster.begin_start(&victim)?;
+    until_blank(&cluster, &victim)?;
+
+    ledger.put_some("while it is blank")?;
+    ledger.check()?;
+    ensure_out(&cluster, &victim, &old)?;
+    ensure_no_vote(&cluster, &victim, context.seed)?;
+    ledger.put_some("with a majority again")?;
+    bring_back(&cluster, &victim, &old, &mut ledger, context.seed)
+}
+
+/// The log alone goes back: the witness beside it tells, at the start. Everything goes back, witness
+/// included: the leader tells, with the first entries it sends. Either way the raft id is given
+/// up.
+fn cut_log(context: &Context) -> Result<()> {
+    let cluster = Cluster::start(&ClusterOptions::default())?;
+    let mut ledger = Ledger::new(&cluster, context.seed)?;
+    for (round, parts) in [["log"].as_slice(), &[]].into_iter().enumerate() {
+        let seed = context.seed.wrapping_add(round as u64);
+        ledger.put_some(&format!("{round} before"))?;
+        let victim = victim(&cluster, seed)?;
+        let old = raft_id(&cluster, &victim)?;
+        let data = cluster.process(&victim)?.data_dir;
+        let kept = cluster.scratch().join(format!("kept{round}"));
+        cluster.stop_process(&victim)?;
+        copy_tree(&data, &kept)?;
+        cluster.start_process(&victim)?;
+        ledger.put_some(&format!("{round} lost"))?;
+        cluster.stop_process(&victim)?;
+        if parts.is_empty() {
+            std::fs::remove_dir_all(&data)?;
+            copy_tree(&kept, &data)?;
+        }
+        for part in parts {
+            std::fs::remove_dir_all(data.join(part))?;
+            copy_tree(&kept.join(part), &data.join(part))?;
+        }
+
+        let _starting = start_forgetful(&cluster, &victim)
+            .with_context(|| format!("{victim} lost {parts:?} (nothing named: everything)"))?;
+        ledger.put_some(&format!("{round} while it waits"))?;
+        ledger.check()?;
+        ensure_out(&cluster, &victim, &old)?;
+        ensure_no_vote(&cluster, &victim, seed)?;
+        bring_back(&cluster, &victim, &old, &mut ledger, seed)?;
+    }
+    Ok(())
+}
+
+/// Starts a member whose log went back until it waits to be added. It may find out only from the
+/// leader; then it ends, and is blank when it starts again.
+fn start_forgetful(cluster: &Cluster, name: &str) -> Result<Starting> {
+    let first = cluster.begin_start(name)?;
+    let ended = until(&format!("{name} finding out that it lost entries"), PATIENCE, || {
+        match cluster.health(name)? {
+            Health::NotReady(why) if why.contains("waiting for a cluster") => Ok(false),
+            Health::Gone if first.is_over()? => Ok(true),
+            other => bail!("{other:?}"),
+        }
+    })
+    .with_context(|| cluster.log_tails(12))?;
+    if !ended {
+        return Ok(first);
+    }
+    let second = cluster.begin_start(name)?;
+    until_blank(cluster, name)?;
+    Ok(second)
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    for file in files_below(from)? {
+        let target = to.join(file.strip_prefix(from)?);
+        std::fs::create_dir_all(target.parent().context("a file has a folder")?)?;
+        std::fs::copy(&file, &target).with_context(|| format!("copying {}", file.display()))?;
+    }
+    Ok(())
+}
