@@ -370,9 +370,7 @@ impl Survey {
             }
             match header.kind {
                 RecordKind::Seal if rebuild && poison.is_none() => drop(self.trusted.insert(id)),
-                RecordKind::Touch | RecordKind::Quarantine
-                    if !self.trusted.contains(&header.target.segment) =>
-                {
+                RecordKind::Touch | RecordKind::Quarantine => {
                     let mark = self.marks.entry(header.target).or_default();
                     if header.kind == RecordKind::Touch {
                         mark.0 = mark.0.max(header.epoch);
@@ -497,15 +495,18 @@ impl<'a, 'b> Recovery<'a, 'b> {
     fn data(&mut self, key: &ChunkKey, record: &Scanned) -> Result<bool, StoreError> {
         let here = RecordPlace { segment: self.id, offset: record.offset };
         let (mut epoch, mut bad) = (record.header.epoch, record.header.quarantined);
-        if let Some((touched, quarantined)) = self.survey.marks.get(&here) {
-            (epoch, bad) = (epoch.max(*touched), bad || *quarantined);
+        let marks = |place| self.survey.marks.get(&place).copied().unwrap_or_default();
+        let whole_epoch = epoch.max(marks(here).0);
+        if !self.trusted {
+            // A copy carries them; otherwise they are met later and make the row.
+            (epoch, bad) = (whole_epoch, bad || marks(here).1);
         }
         let old = self.row(key)?;
         if old.as_ref().is_some_and(|row| row.place == here) {
             return Ok(false);
         }
         if let Some(mut tombstone) = rows::tombstone_row(self.core.index.as_ref(), key)?
-            && epoch < tombstone.position
+            && whole_epoch < tombstone.position
         {
             add_ghost(&mut tombstone.ghosts, self.id);
             tombstone.generation = tombstone.generation.max(record.generation);
@@ -515,7 +516,8 @@ impl<'a, 'b> Recovery<'a, 'b> {
         if let Some(mut row) = old.clone() {
             // Two of one generation are copies that several starts made of one record. The last of them to
             // be in the index is the one that was touched, and if none was, the one in the later place.
-            let wins = (record.generation, epoch, here) > (row.generation, row.epoch, row.place);
+            let old_epoch = row.epoch.max(marks(row.place).0);
+            let wins = (record.generation, whole_epoch, here) > (row.generation, old_epoch, row.place);
             if !wins {
                 add_ghost(&mut row.ghosts, self.id);
                 self.put(rows::chunk_row_key(key), row.encode())?;
