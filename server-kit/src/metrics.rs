@@ -15,26 +15,30 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 const SECONDS: &[f64] =
     &[0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 
-static INSTALLED: OnceLock<Metrics> = OnceLock::new();
+static INSTALLED: OnceLock<Result<Metrics, MetricsError>> = OnceLock::new();
 
 /// The installed registry. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("metrics: {0}")]
 pub struct MetricsError(String);
 
-/// Installs the registry, or gives the one this process has already.
+/// Installs the registry, or gives the one this process has already. Threads that come first at the
+/// same moment get the same one.
+///
+/// # Errors
+/// If something else installed a recorder: then, and ever after.
 pub fn install() -> Result<Metrics, MetricsError> {
-    if let Some(metrics) = INSTALLED.get() {
-        return Ok(metrics.clone());
-    }
-    let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
-        .and_then(PrometheusBuilder::install_recorder)
-        .map_err(|e| MetricsError(e.to_string()))?;
-    Ok(INSTALLED.get_or_init(|| Metrics(handle)).clone())
+    let install = || {
+        PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+            .and_then(PrometheusBuilder::install_recorder)
+            .map(Metrics)
+            .map_err(|error| MetricsError(error.to_string()))
+    };
+    INSTALLED.get_or_init(install).clone()
 }
 
 impl Metrics {
@@ -99,7 +103,11 @@ mod tests {
 
     #[test]
     fn what_is_recorded_is_rendered() {
-        let metrics = install().unwrap();
+        let first = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(install)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Result<Vec<_>, _>>()
+        });
+        let metrics = first.expect("whoever comes first at the same moment gets the registry").remove(0);
         install().expect("a second install gives the first registry");
         metrics::counter!("dfs_test_total", "kind" => "a").increment(3);
         metrics::histogram!("dfs_test_seconds").record(0.003);
