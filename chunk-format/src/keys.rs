@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use dfs_types::ids::from_hex;
-use dfs_types::{BucketId, Entropy, FileId, Secret, UploadId};
+use dfs_types::{BucketId, Entropy, FileId, PrincipalId, RequestId, Secret, UploadId};
 use zeroize::Zeroizing;
 
 use crate::aead::{MESSAGE_OVERHEAD, expand, open_message, seal_message};
@@ -62,6 +62,13 @@ impl Master {
     pub fn id(&self) -> [u8; 16] {
         *expand::<16>(&self.secret, &[b"dfs master v1 id\0"]).expose()
     }
+}
+
+/// The secret of the API key of a principal that a request made: the same on every try of the request,
+/// so that an answer that was lost can be given again. The request's id is random, of 16 bytes; whoever
+/// has the master key can tell the secret, as it can unwrap every other.
+pub fn api_key_secret(master: &Master, request: &RequestId, principal: &PrincipalId) -> Secret<32> {
+    expand(&master.secret, &[b"dfs master v1 api-key\0", request.as_bytes(), principal.as_bytes()])
 }
 
 /// All generations of the master key that a server has. The highest wraps, all unwrap.

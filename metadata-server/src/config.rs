@@ -55,6 +55,10 @@ pub struct Settings {
     /// Serve /metrics without a credential at this address as well (plain HTTP)
     #[arg(long, value_name = "IP:PORT")]
     pub metrics_listen: Option<String>,
+    /// Refuse new data when the data directory's disk has less room than this; 0: never.
+    /// Default: 1 GiB, or 2 % of a smaller disk
+    #[arg(long, value_name = "BYTES")]
+    pub reserve_bytes: Option<u64>,
     /// error, warn, info, debug or trace, or a tracing filter
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
@@ -116,6 +120,8 @@ pub struct Setup {
     /// Name -> address; empty: wait to be added to a cluster.
     pub initial_members: BTreeMap<String, String>,
     pub metrics_listen: Option<String>,
+    /// None: the default, which depends on the disk.
+    pub reserve_bytes: Option<u64>,
     pub compression: Compression,
     pub heartbeat: Duration,
     pub election_min: Duration,
@@ -212,6 +218,7 @@ impl Settings {
             admin_key_file: self.admin_key_file.clone(),
             initial_members: self.members(&name)?,
             metrics_listen: self.metrics_listen.clone(),
+            reserve_bytes: self.reserve_bytes,
             compression: self.compression()?,
             heartbeat: Duration::from_millis(heartbeat),
             election_min: Duration::from_millis(election_min),

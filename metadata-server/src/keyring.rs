@@ -9,7 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chunk_format::keys::{self, Kek, Masters, VersionBinding, WrapKind};
-use dfs_types::{BucketId, DfsError, Entropy, ErrorCode, Incarnation, RealmId, Secret, UploadId};
+use dfs_types::{
+    BucketId, DfsError, Entropy, ErrorCode, Incarnation, PrincipalId, RealmId, RequestId, Secret, UploadId,
+};
 
 /// The generation a new bucket's key has.
 pub const FIRST_KEK_GENERATION: u32 = 1;
@@ -50,6 +52,17 @@ impl Keyring {
     /// Whether some generation here has the id.
     pub fn has_master(&self, id: &[u8]) -> bool {
         self.masters.iter().any(|master| master.id() == id)
+    }
+
+    /// What the secret of an API key made by this request is, by every master key: of the one that
+    /// makes it now first, then those of earlier tries before the key was rotated.
+    pub fn api_key_secrets(
+        &self,
+        request: RequestId,
+        principal: PrincipalId,
+    ) -> impl Iterator<Item = Secret<32>> {
+        let newest_first: Vec<_> = self.masters.iter().collect();
+        newest_first.into_iter().rev().map(move |master| keys::api_key_secret(master, &request, &principal))
     }
 
     /// 32 fresh random bytes.

@@ -4,7 +4,7 @@
 //! - [`service`]: the operations, once for gRPC, REST and forwarded calls
 //! - [`rest`]: the REST face; [`leader`]: background work of the leader
 //! - [`server`]: wiring; [`bootstrap`]: the beginning of a cluster; [`config`]: settings
-//! - [`keyring`]: master keys and wrapping; [`telemetry`]: metrics
+//! - [`keyring`]: master keys and wrapping; [`space`]: the disk's reserve; [`telemetry`]: metrics
 
 pub mod bootstrap;
 pub mod config;
@@ -15,4 +15,5 @@ pub mod raft;
 pub mod rest;
 pub mod server;
 pub mod service;
+pub mod space;
 pub mod telemetry;

@@ -32,6 +32,7 @@ use crate::rest::{self, Rest};
 use crate::service::grpc::{ClusterService, MetadataService};
 use crate::service::node_control::{NodeControl, RemoteNodes};
 use crate::service::{NodeKeyCache, Operations, Parts};
+use crate::space::{self, Space};
 
 /// The health component that waits for a leader and for the cluster to be made.
 const CLUSTER: &str = "cluster";
@@ -102,7 +103,9 @@ impl Server {
             members: pool,
             nodes,
             node_keys: NodeKeyCache::default(),
+            space: Space::default(),
         });
+        space::look(&operations.parts.space, &setup.data_dir, setup.reserve_bytes)?;
         let health = Health::new(
             Role::MetadataServer.as_str(),
             setup.name.to_string(),
@@ -122,6 +125,12 @@ impl Server {
         let leading = tokio::spawn(leader::run(operations.clone(), setup.timing, shutdown.token()));
         let mut tasks = JoinSet::new();
         tasks.spawn(watch_readiness(operations.clone(), health.clone(), shutdown.clone()));
+        tasks.spawn(space::watch(
+            operations.clone(),
+            setup.data_dir.clone(),
+            setup.reserve_bytes,
+            shutdown.clone(),
+        ));
         tasks.spawn(watch_consensus(consensus.clone(), health.clone(), shutdown.clone()));
         tasks.spawn(bootstrap::run(
             operations.clone(),

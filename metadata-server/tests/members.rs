@@ -2,6 +2,7 @@
 
 mod support;
 
+use chunk_format::seal::sealed_length;
 use dfs_proto::v1;
 use support::{TestCluster, code, eventually, mutation};
 
@@ -62,4 +63,36 @@ async fn any_member_answers_and_a_lost_leader_is_replaced() {
     })
     .await;
     last.stop().await;
+}
+
+/// A new leader has heard no chunk server yet; those that are up must be planned with all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_places_on_nodes_it_has_not_heard_yet() {
+    let mut cluster = TestCluster::start(3).await;
+    let mut admin = cluster.servers[0].admin();
+    let request = v1::CreateBucketRequest { mutation: mutation(), name: "data".into(), ..Default::default() };
+    admin.create_bucket(request).await.unwrap();
+    let begin =
+        v1::InitUploadRequest { mutation: mutation(), path: "/data/file".into(), ..Default::default() };
+    let upload = admin.init_upload(begin).await.unwrap().into_inner();
+    let status = admin.cluster_status(v1::ClusterStatusRequest {}).await.unwrap().into_inner();
+    let leader: usize = status.leader.strip_prefix('m').unwrap().parse::<usize>().unwrap() - 1;
+    let mut gone = cluster.servers.remove(leader);
+    for name in ["n1", "n2", "n3"] {
+        gone.add_node(name, name).await;
+    }
+    // Their heartbeats end with the leader: the next one never hears them.
+    gone.stop().await;
+    let sealed = v1::SealedChunk {
+        chunk_id: vec![7; 32].into(),
+        sealed_length: sealed_length(1000),
+        ..Default::default()
+    };
+    let plan =
+        v1::PlanChunksRequest { upload_id: upload.upload_id, sealed: vec![sealed], ..Default::default() };
+    let planned = cluster.servers[0].admin().plan_chunks(plan).await.unwrap().into_inner();
+    assert_eq!(planned.plans[0].nodes.len(), 3);
+    for server in cluster.servers {
+        server.stop().await;
+    }
 }

@@ -347,6 +347,157 @@ async fn a_silent_node_is_called_down_and_its_chunks_get_new_copies() {
     server.stop().await;
 }
 
+/// The wait for a node that may come back is for chunks with two copies left, not for the last one.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_copy_is_copied_at_once_and_others_wait_for_the_repair_delay() {
+    let mut server = TestServer::start_with(|settings| {
+        settings.node_heartbeat_ms = Some(50);
+        settings.node_suspect_ms = Some(400);
+        settings.node_down_ms = Some(800);
+        settings.repair_delay_ms = Some(24 * 3600 * 1000);
+    })
+    .await;
+    let mut admin = server.admin();
+    bucket(&mut admin, "data").await;
+    for name in ["n1", "n2", "n3"] {
+        server.add_node(name, name).await;
+    }
+    let mut chunks = Vec::new();
+    for (path, content, nodes) in
+        [("/data/two", b"on two", &["n1", "n2"][..]), ("/data/all", b"on all", &["n1", "n2", "n3"])]
+    {
+        let upload = begin(&mut admin, path).await;
+        let chunk = seal_chunk(&mut admin, &upload, content).await;
+        let planned = plan(&mut admin, &upload, &chunk).await.unwrap();
+        let realm = RealmId::from_slice(&upload.realm_id).unwrap();
+        let scope: [u8; 16] = upload.upload_id.as_ref().try_into().unwrap();
+        let sealed = chunk.bytes.len() as u64;
+        let receipt =
+            |node: &&str| server.fleet.receipt(node, realm, scope, planned.position, chunk.id, sealed);
+        let receipts = nodes.iter().map(receipt).collect();
+        admin.append_page(page(&upload, &chunk, receipts)).await.unwrap();
+        admin.commit_upload(commit(&upload, 6)).await.unwrap();
+        chunks.push((path, chunk.id));
+    }
+    let present = |path: &'static str| {
+        let mut admin = admin.clone();
+        async move {
+            let stat = v1::StatRequest { file: by_path(path), with_copies: true };
+            admin.stat(stat).await.unwrap().into_inner().worst_chunk.unwrap().present
+        }
+    };
+    // Under its target from the beginning: nothing to wait for.
+    eventually("three copies of the first", || {
+        let present = present("/data/two");
+        async move { (present.await == 3).then_some(()) }
+    })
+    .await;
+    // First n1 goes, then n3, which leaves each chunk with its copy on n2.
+    server.add_node("n4", "n4").await;
+    server.silence(0);
+    eventually("the leader knows that both lack a copy", || {
+        let (present, mut admin) = (present("/data/all"), admin.clone());
+        async move {
+            let status = admin.cluster_status(v1::ClusterStatusRequest {}).await.unwrap().into_inner();
+            (present.await == 2 && status.deficits == 2).then_some(())
+        }
+    })
+    .await;
+    let before = server.fleet.copies.lock().unwrap().len();
+    assert_eq!(before, 1, "with two copies left, the delay is waited for");
+    server.silence(2);
+    eventually("two copies again", || {
+        let (two, all) = (present("/data/two"), present("/data/all"));
+        let copied = server.fleet.copies.lock().unwrap().len() - before;
+        async move { (copied >= 2 && two.await == 2 && all.await == 2).then_some(()) }
+    })
+    .await;
+    let copies = server.fleet.copies.lock().unwrap()[before..].to_vec();
+    let n4 = NodeId::new("n4").unwrap();
+    assert_eq!(copies.len(), 2);
+    assert!(chunks.iter().all(|(_, id)| copies.contains(&(n4.clone(), *id))));
+    server.stop().await;
+}
+
+/// A repeated request gives the key whose first answer was lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_principals_key_is_given_again_to_the_same_request_alone() {
+    let server = TestServer::start().await;
+    let mut admin = server.admin();
+    let request =
+        v1::CreatePrincipalRequest { mutation: mutation(), name: "ann".into(), role: v1::Role::User.into() };
+    let first = admin.create_principal(request.clone()).await.unwrap().into_inner();
+    let again = admin.create_principal(request.clone()).await.unwrap().into_inner();
+    assert_eq!((&first.api_key, &first.principal_id), (&again.api_key, &again.principal_id));
+    let mut ann = server.client_with(Some(&again.api_key));
+    assert_eq!(ann.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner().name, "ann");
+    let other = v1::CreatePrincipalRequest { mutation: mutation(), ..request };
+    assert_eq!(code(admin.create_principal(other).await), ErrorCode::AlreadyExists);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn below_the_reserve_nothing_new_is_taken_and_what_frees_space_goes_on() {
+    let server = TestServer::start_with(|settings| settings.reserve_bytes = Some(u64::MAX)).await;
+    let mut admin = server.admin();
+    let request = v1::CreateBucketRequest { mutation: mutation(), name: "data".into(), ..Default::default() };
+    assert_eq!(code(admin.create_bucket(request).await), ErrorCode::NoSpace);
+    assert!(admin.list_buckets(v1::ListBucketsRequest::default()).await.is_ok());
+    let delete = v1::DeleteBucketRequest { mutation: mutation(), name: "data".into(), ..Default::default() };
+    assert_eq!(code(admin.delete_bucket(delete).await), ErrorCode::BucketNotFound);
+    server.stop().await;
+}
+
+/// Adding a location by hand asks the node; one that does not answer is no reason to look for a leader.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_location_on_a_node_that_does_not_answer_is_refused_at_once() {
+    let mut server = TestServer::start_with(|settings| {
+        settings.node_heartbeat_ms = Some(50);
+        settings.node_suspect_ms = Some(300);
+    })
+    .await;
+    let mut admin = server.admin();
+    bucket(&mut admin, "data").await;
+    for name in ["n1", "n2", "n3"] {
+        server.add_node(name, name).await;
+    }
+    let upload = begin(&mut admin, "/data/file").await;
+    let chunk = seal_chunk(&mut admin, &upload, b"here").await;
+    let planned = plan(&mut admin, &upload, &chunk).await.unwrap();
+    let realm = RealmId::from_slice(&upload.realm_id).unwrap();
+    let scope: [u8; 16] = upload.upload_id.as_ref().try_into().unwrap();
+    let sealed = chunk.bytes.len() as u64;
+    let receipts =
+        ["n1", "n2"].map(|node| server.fleet.receipt(node, realm, scope, planned.position, chunk.id, sealed));
+    admin.append_page(page(&upload, &chunk, receipts.to_vec())).await.unwrap();
+    admin.commit_upload(commit(&upload, 4)).await.unwrap();
+    let put = || v1::PutChunkLocationRequest {
+        mutation: mutation(),
+        chunk_id: chunk.id.to_vec().into(),
+        node_id: "n1".into(),
+        ..Default::default()
+    };
+    assert!(admin.put_chunk_location(put()).await.is_ok());
+    let refused_soon = |mut admin: Client| async move {
+        let started = std::time::Instant::now();
+        let refused = admin.put_chunk_location(put()).await.err();
+        // The deadline of a call is ten seconds.
+        assert!(started.elapsed() < std::time::Duration::from_secs(5));
+        refused.map(|status| dfs_proto::status::from_status(&status).code)
+    };
+    // Heard of, but it does not answer.
+    server.fleet.unreachable.lock().unwrap().insert(NodeId::new("n1").unwrap());
+    assert_eq!(refused_soon(admin.clone()).await, Some(ErrorCode::NodeConflict));
+    server.fleet.unreachable.lock().unwrap().clear();
+    server.silence(0);
+    eventually("n1 is silent", || {
+        let refused = refused_soon(admin.clone());
+        async move { refused.await.filter(|code| *code == ErrorCode::NodeConflict) }
+    })
+    .await;
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_chunks_leave_the_nodes_after_the_trash_period() {
     let mut server = TestServer::start_with(|settings| settings.trash_period_ms = Some(200)).await;

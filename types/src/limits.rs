@@ -59,6 +59,10 @@ pub const MAX_WAITING_COMMANDS: usize = 8192;
 pub const MAX_WAITING_BYTES: u64 = 32 * MIB;
 /// Positions' worth of request results kept for at-most-once.
 pub const REQUEST_WINDOW: u64 = 1 << 20;
+/// Room on a metadata server's disk that new data may not use, unless it is set; of a small disk this many
+/// hundredths.
+pub const DEFAULT_RESERVE_BYTES: u64 = GIB;
+pub const DEFAULT_RESERVE_PERCENT: u64 = 2;
 
 // Lists.
 pub const MAX_LIST_ENTRIES: u32 = 1000;

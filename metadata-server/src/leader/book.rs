@@ -1,8 +1,8 @@
 //! What the leader knows of its chunk servers from their heartbeats: memory only, never proposed.
 //!
-//! Owner: [`NodeBook`], one per server; cleared whenever leadership begins. Lost with the process,
-//! and that is fine: a new leader hears every live node within one heartbeat, and judges nobody
-//! before it has listened for a whole interval.
+//! Owner: [`NodeBook`], one per server; begun anew with every leadership. Lost with the process, and
+//! that is fine: a new leader hears every live node within one heartbeat, judges nobody before it has
+//! listened for a whole interval, and until then takes nodes that the state calls up at their word.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -33,11 +33,22 @@ pub enum Verdict {
     Down,
 }
 
+/// A node that the state calls up when a leadership begins: the new leader could not hear it yet.
+#[derive(Clone, Debug)]
+pub struct KnownNode {
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    pub capacity: u64,
+    /// Sealed bytes of the chunks it is listed with.
+    pub used: u64,
+}
+
 /// The last heartbeat of a node, and what plans took of its space since.
 #[derive(Clone, Debug)]
 pub struct NodeLife {
     pub incarnation: Incarnation,
-    pub heard: MonotonicMillis,
+    /// None: known from the state alone, not heard under this leadership yet.
+    pub heard: Option<MonotonicMillis>,
     pub heard_unix_ms: u64,
     pub capacity: u64,
     pub used: u64,
@@ -59,6 +70,8 @@ impl NodeLife {
 
 #[derive(Default)]
 struct Book {
+    /// The term of the leadership that the book is of; 0: none yet.
+    term: u64,
     leading_since: MonotonicMillis,
     lives: BTreeMap<NodeId, NodeLife>,
     faults: BTreeSet<(NodeId, ChunkKey)>,
@@ -75,9 +88,29 @@ impl NodeBook {
         self.book.lock().expect("the node book is never left half written")
     }
 
-    /// Begins anew: what was heard under an earlier leadership is worth nothing now.
-    pub fn begin_leading(&self, now: MonotonicMillis) {
-        *self.lock() = Book { leading_since: now, ..Book::default() };
+    /// The term of the leadership that the book is of.
+    pub fn term(&self) -> u64 {
+        self.lock().term
+    }
+
+    /// Begins anew: what was heard under an earlier leadership is worth nothing now. `up`: nodes that
+    /// count as live until one suspect interval is over, so that a change of leaders is no shortage of
+    /// nodes. No effect if the book is of this term, or a later one, already.
+    pub fn begin_leading(&self, term: u64, now: MonotonicMillis, up: Vec<KnownNode>) {
+        let mut book = self.lock();
+        if book.term >= term {
+            return;
+        }
+        let lives = up.into_iter().map(|known| {
+            let life = NodeLife {
+                capacity: known.capacity,
+                used: known.used,
+                free: known.capacity.saturating_sub(known.used),
+                ..NodeLife::new(known.incarnation)
+            };
+            (known.node, life)
+        });
+        *book = Book { term, leading_since: now, lives: lives.collect(), faults: BTreeSet::new() };
     }
 
     /// A registration: the only message with the build's version.
@@ -94,7 +127,7 @@ impl NodeBook {
         if life.incarnation != incarnation {
             *life = NodeLife::new(incarnation);
         }
-        (life.heard, life.heard_unix_ms) = now;
+        (life.heard, life.heard_unix_ms) = (Some(now.0), now.1);
         (life.capacity, life.used, life.free) = (request.capacity, request.used, free);
         life.version.clone_from(&request.version);
     }
@@ -109,10 +142,11 @@ impl NodeBook {
         now: (MonotonicMillis, u64),
     ) -> bool {
         let mut book = self.lock();
-        let Some(life) = book.lives.get_mut(node).filter(|life| life.incarnation == incarnation) else {
+        let registered = |life: &&mut NodeLife| life.incarnation == incarnation && life.heard.is_some();
+        let Some(life) = book.lives.get_mut(node).filter(registered) else {
             return false;
         };
-        (life.heard, life.heard_unix_ms) = now;
+        (life.heard, life.heard_unix_ms) = (Some(now.0), now.1);
         (life.capacity, life.used, life.free) = (heartbeat.capacity, heartbeat.used, heartbeat.free);
         life.chunks = heartbeat.chunks;
         life.index_rebuilding = heartbeat.index_rebuilding;
@@ -165,8 +199,8 @@ impl NodeBook {
         now: MonotonicMillis,
     ) -> Verdict {
         let book = self.lock();
-        let heard =
-            book.lives.get(node).filter(|life| life.incarnation == incarnation).map_or(0, |life| life.heard);
+        let life = book.lives.get(node).filter(|life| life.incarnation == incarnation);
+        let heard = life.and_then(|life| life.heard).unwrap_or(0);
         let silent = now.saturating_sub(heard.max(book.leading_since));
         if silent >= times.down_ms {
             Verdict::Down
@@ -177,7 +211,14 @@ impl NodeBook {
         }
     }
 
-    /// Whether the node was heard under this leadership, and how it looks now.
+    /// Whether this leader has heard this incarnation.
+    pub fn was_heard(&self, node: &NodeId, incarnation: Incarnation) -> bool {
+        let book = self.lock();
+        book.lives.get(node).is_some_and(|life| life.incarnation == incarnation && life.heard.is_some())
+    }
+
+    /// Whether the node answers, as far as this leader can tell: heard in time, or up by the state and
+    /// not a suspect interval silent since this leadership began.
     pub fn is_alive(
         &self,
         node: &NodeId,
@@ -185,8 +226,8 @@ impl NodeBook {
         times: LivenessTimes,
         now: MonotonicMillis,
     ) -> bool {
-        let heard = self.lock().lives.get(node).is_some_and(|life| life.incarnation == incarnation);
-        heard && self.verdict(node, incarnation, times, now) == Verdict::Up
+        let known = self.lock().lives.get(node).is_some_and(|life| life.incarnation == incarnation);
+        known && self.verdict(node, incarnation, times, now) == Verdict::Up
     }
 }
 
@@ -194,7 +235,7 @@ impl NodeLife {
     fn new(incarnation: Incarnation) -> Self {
         Self {
             incarnation,
-            heard: 0,
+            heard: None,
             heard_unix_ms: 0,
             capacity: 0,
             used: 0,
@@ -216,7 +257,7 @@ mod tests {
 
     fn book_with(node: &NodeId, now: u64) -> NodeBook {
         let book = NodeBook::default();
-        book.begin_leading(now);
+        book.begin_leading(1, now, Vec::new());
         let request = v1::RegisterNodeRequest { capacity: 100, used: 40, ..Default::default() };
         book.registered(node, &request, INCARNATION, (now, 0));
         book
@@ -237,10 +278,35 @@ mod tests {
     fn a_new_leader_judges_nobody_before_one_interval() {
         let node = NodeId::new("n1").unwrap();
         let book = NodeBook::default();
-        book.begin_leading(1_000_000);
+        book.begin_leading(1, 1_000_000, Vec::new());
         assert_eq!(book.verdict(&node, INCARNATION, TIMES, 1_014_999), Verdict::Suspect);
         assert_eq!(book.verdict(&node, INCARNATION, TIMES, 1_015_000), Verdict::Down);
         assert!(!book.is_alive(&node, INCARNATION, TIMES, 1_000_001));
+    }
+
+    #[test]
+    fn what_the_state_calls_up_is_live_until_it_could_have_been_heard() {
+        let node = NodeId::new("n1").unwrap();
+        let book = NodeBook::default();
+        let up = || vec![KnownNode { node: node.clone(), incarnation: INCARNATION, capacity: 100, used: 40 }];
+        book.begin_leading(3, 1_000_000, up());
+        let alive = |at: u64| book.is_alive(&node, INCARNATION, TIMES, 1_000_000 + at);
+        assert!(alive(0) && alive(4_999) && !alive(5_000));
+        assert!(!book.is_alive(&node, Incarnation([2; 16]), TIMES, 1_000_000));
+        book.reserve(&node, 50, 1_000_000);
+        assert_eq!(book.life(&node).unwrap().plannable(1_000_001), 10);
+        // It is not heard: it must register with this leader.
+        assert!(!book.was_heard(&node, INCARNATION));
+        let heartbeat = v1::HeartbeatRequest { capacity: 100, free: 60, ..Default::default() };
+        assert!(!book.heard(&node, &heartbeat, INCARNATION, (1_000_100, 0)));
+        book.registered(&node, &v1::RegisterNodeRequest::default(), INCARNATION, (1_004_000, 0));
+        assert!(book.heard(&node, &heartbeat, INCARNATION, (1_004_000, 0)));
+        assert!(book.was_heard(&node, INCARNATION) && alive(8_999) && !alive(9_000));
+        // The same leadership does not begin twice, another one anew.
+        book.begin_leading(3, 1_008_000, up());
+        assert!(book.was_heard(&node, INCARNATION));
+        book.begin_leading(4, 1_009_500, up());
+        assert!(!book.was_heard(&node, INCARNATION) && alive(9_500));
     }
 
     #[test]

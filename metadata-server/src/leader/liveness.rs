@@ -1,5 +1,7 @@
-//! Nodes up, suspect and down; and, once a node stays down, its chunks put on the list of what
-//! needs copies. States are proposed only when they change.
+//! Nodes up, suspect and down; and the chunks of a node that went down or came back looked at again, so
+//! that the list of what needs copies is right. States are proposed only when they change. A chunk that
+//! a node's silence left with one copy is copied at once; [`super::repair`] lets the others wait, in
+//! case the node comes back.
 
 use std::time::Duration;
 
@@ -44,7 +46,7 @@ pub async fn step(operations: &Operations, _timing: Timing) -> Result<Next, DfsE
         let node = NodeId::new(row.node_id.as_str())?;
         let incarnation = Incarnation::from_slice(&row.incarnation)?;
         let verdict = book.verdict(&node, incarnation, times, operations.now());
-        let heard = book.life(&node).is_some_and(|life| life.incarnation == incarnation);
+        let heard = book.was_heard(&node, incarnation);
         if let Some(state) = changed_state(row.state(), verdict, heard) {
             tracing::warn!(node = %node, from = row.state().as_str_name(), to = state.as_str_name(), "node changes state");
             let kind = Kind::SetNodeState(v1::SetNodeState {
@@ -60,23 +62,8 @@ pub async fn step(operations: &Operations, _timing: Timing) -> Result<Next, DfsE
 
 /// Goes on with looking at the chunks of nodes whose copies began or ceased to count.
 pub async fn recheck(operations: &Operations, timing: Timing) -> Result<Next, DfsError> {
-    let view = operations.parts.consensus.local_view()?;
-    let now_ms = query::clock(&view)?.cluster_ms;
-    let mut due = None;
-    for seat in query::nodes_to_recheck(&view)? {
-        let row = query::node(&view, &seat.node_id)?.map(|found| found.row);
-        let waits = row.is_some_and(|row| {
-            row.incarnation == seat.incarnation
-                && row.state() == NodeState::Down
-                && now_ms < row.state_since_ms + timing.repair_delay_ms
-        });
-        if !waits {
-            due = Some(seat);
-            break;
-        }
-    }
-    drop(view);
-    let Some(seat) = due else { return Ok(timing.pause()) };
+    let seats = query::nodes_to_recheck(&operations.parts.consensus.local_view()?)?;
+    let Some(seat) = seats.into_iter().next() else { return Ok(timing.pause()) };
     let kind = Kind::QueueNodeDeficits(v1::QueueNodeDeficits {
         node_id: seat.node_id,
         incarnation: seat.incarnation,

@@ -81,7 +81,10 @@ pub async fn run(operations: Operations, timing: Timing, stop: CancellationToken
         let now = *leadership.borrow_and_update();
         if now.leading {
             tracing::info!(term = now.term, "leading");
-            operations.parts.book.begin_leading(operations.now());
+            if let Err(error) = operations.begin_leading(now.term) {
+                // The first call tries again; until then no node is known.
+                tracing::error!(code = %error.code, %error, "cannot read the nodes");
+            }
             let workers = Workers::new(CancellationToken::new());
             start(&operations, timing, now.term, &workers);
             // Another term means another leadership, even if this server won it again.

@@ -1,16 +1,19 @@
 //! Copies made again: what is under its target is copied from node to node, most urgent first, a few
-//! at a time. Doubts and faults are settled here too, by asking the node itself.
+//! at a time. The last copy of a chunk is copied at once; with more left, copies on a node that went
+//! down are waited for until the repair delay is over. Doubts and faults are settled here too, by
+//! asking the node itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dfs_proto::v1;
+use dfs_proto::v1::NodeState;
 use dfs_proto::v1::command::Kind;
 use dfs_types::limits::{MAX_CHUNK_BYTES, MAX_PLAN_CHUNKS, MIB};
 use dfs_types::{DfsError, MonotonicMillis, NodeId, TaskId};
-use futures::StreamExt as _;
 use futures::stream;
-use metadata_core::query::{self, Deficit};
+use futures::{StreamExt as _, TryStreamExt as _};
+use metadata_core::query::{self, CopyView, Deficit};
 use metadata_core::repair::{self, Limits, LiveNode, RepairOrder};
 use metadata_core::rows::ChunkKey;
 use server_kit::{Next, Work};
@@ -35,8 +38,10 @@ pub struct Repair {
     operations: Operations,
     timing: Timing,
     term: u64,
-    /// Where the next round goes on in the list of deficits; None: from the most urgent.
+    /// Behind which deficit the next round goes on, if nothing more urgent is due; None: from the top.
     after: Option<(u8, ChunkKey)>,
+    /// When the walk over the list began at its top.
+    walk_began: MonotonicMillis,
     resting: BTreeMap<ChunkKey, Rest>,
 }
 
@@ -48,7 +53,36 @@ struct Rest {
 
 impl Repair {
     pub fn new(operations: Operations, timing: Timing, term: u64) -> Self {
-        Self { operations, timing, term, after: None, resting: BTreeMap::new() }
+        Self { operations, timing, term, after: None, walk_began: 0, resting: BTreeMap::new() }
+    }
+
+    /// The deficits of one round that are to be worked at now, and whether the list goes on. What is
+    /// most urgent comes first, also while a walk further down is under way.
+    fn due(&mut self, view: &StateView, table: &NodeTable) -> Result<(Vec<Deficit>, bool), DfsError> {
+        let now_ms = query::clock(view)?.cluster_ms;
+        let due = |page: &[Deficit]| -> Vec<Deficit> {
+            let waits = |deficit: &Deficit| waits(deficit, table, now_ms, self.timing.repair_delay_ms);
+            let now = |deficit: &&Deficit| self.may_try(&deficit.chunk.key) && !waits(deficit);
+            page.iter().filter(now).cloned().collect()
+        };
+        let top = query::deficits_page(view, None, ROUND)?;
+        let mut found = due(&top);
+        let page = match self.after {
+            Some(_) if found.is_empty() => {
+                let page = query::deficits_page(view, self.after, ROUND)?;
+                found = due(&page);
+                page
+            }
+            _ => {
+                self.walk_began = self.operations.now();
+                top
+            }
+        };
+        self.after = match page.last() {
+            Some(last) if page.len() == ROUND => Some((last.priority, last.chunk.key)),
+            _ => None,
+        };
+        Ok((found, self.after.is_some()))
     }
 
     fn rest(&mut self, key: ChunkKey) {
@@ -68,20 +102,19 @@ impl Repair {
 impl Work for Repair {
     async fn step(&mut self) -> Result<Next, DfsError> {
         let view = self.operations.parts.consensus.local_view()?;
-        let page = query::deficits_page(&view, self.after, ROUND)?;
-        self.after = match page.last() {
-            Some(last) if page.len() == ROUND => Some((last.priority, last.chunk.key)),
-            _ => None,
-        };
-        let more = self.after.is_some();
-        let due: Vec<Deficit> = page.into_iter().filter(|deficit| self.may_try(&deficit.chunk.key)).collect();
-        if due.is_empty() {
-            return Ok(if more { Next::Now } else { self.timing.pause() });
-        }
         let table = NodeTable::load(&self.operations, &view)?;
-        for deficit in &due {
-            settle_doubts(&self.operations, &table, deficit).await?;
+        let (due, more) = self.due(&view, &table)?;
+        if due.is_empty() {
+            // A list so long that the walk took a while is not walked over without a rest.
+            let walked = Duration::from_millis(self.operations.now() - self.walk_began);
+            return Ok(if more { Next::Now } else { self.timing.pause_at_least(walked) });
         }
+        let mut settling = Vec::with_capacity(due.len());
+        for deficit in &due {
+            settling.push(settle_doubts(&self.operations, &table, deficit));
+        }
+        let settled = stream::iter(settling).buffer_unordered(self.timing.repair_parallel);
+        settled.try_collect::<()>().await?;
         let now = self.operations.now();
         let nodes: Vec<LiveNode> = table
             .iter()
@@ -132,6 +165,20 @@ impl Work for Repair {
         }
         Ok(Next::Now)
     }
+}
+
+/// Whether copies on nodes that went down only just now would be enough, and are waited for. Never for
+/// the last copy.
+fn waits(deficit: &Deficit, table: &NodeTable, now_ms: u64, delay_ms: u64) -> bool {
+    let back_soon = |copy: &&CopyView| {
+        let down = |at: &NodeAt| {
+            at.row.state() == NodeState::Down && now_ms < at.row.state_since_ms.saturating_add(delay_ms)
+        };
+        !copy.doubted && table.holder(copy).is_some_and(down)
+    };
+    let chunk = &deficit.chunk;
+    let hoped = chunk.copies.iter().filter(back_soon).count() as u32;
+    chunk.present > 1 && chunk.present + hoped >= chunk.wanted
 }
 
 /// Has one chunk copied; the location that the target's receipt proves.

@@ -211,7 +211,23 @@ impl Session {
         let at = table
             .get(&node)
             .ok_or_else(|| DfsError::new(ErrorCode::NodeNotFound, format!("there is no node {node}")))?;
-        let change = self.operations.touch(&table, at, &found.key, &view).await?.ok_or_else(|| {
+        // Not `unavailable`, which would have the call tried again until its deadline as if this
+        // server did not lead.
+        let silent = |why: &str| {
+            DfsError::new(
+                ErrorCode::NodeConflict,
+                format!("node {node} cannot be asked for the chunk: {why}"),
+            )
+        };
+        if !at.alive {
+            return Err(silent("it sends no heartbeats"));
+        }
+        let touched = self.operations.touch(&table, at, &found.key, &view).await;
+        let change = touched.map_err(|error| match error.code {
+            ErrorCode::Unavailable | ErrorCode::Timeout => silent(&error.message),
+            _ => error,
+        });
+        let change = change?.ok_or_else(|| {
             DfsError::new(ErrorCode::NodeConflict, format!("node {node} does not have chunk {chunk}"))
         })?;
         let kind = Kind::AddLocations(v1::AddLocations { changes: vec![change] });

@@ -30,12 +30,15 @@ mod uploads;
 
 use std::sync::Arc;
 
-use dfs_types::{Clock, ClusterId, Entropy, Position};
+use dfs_proto::v1::NodeState;
+use dfs_types::{Clock, ClusterId, DfsError, Entropy, Incarnation, NodeId, Position};
+use metadata_core::query;
 use transport::ChannelPool;
 
 use crate::keyring::Keyring;
-use crate::leader::book::{LivenessTimes, NodeBook};
+use crate::leader::book::{KnownNode, LivenessTimes, NodeBook};
 use crate::raft::Consensus;
+use crate::space::Space;
 
 pub use call::{Call, Who};
 pub(crate) use chunks::{Found, chunk_ref, location_change};
@@ -64,6 +67,7 @@ pub struct Parts {
     pub members: ChannelPool,
     pub nodes: Arc<dyn node_control::NodeControl>,
     pub node_keys: NodeKeyCache,
+    pub space: Space,
 }
 
 impl Operations {
@@ -74,6 +78,28 @@ impl Operations {
     /// Whether this server leads and its state has everything committed before.
     pub fn leads(&self) -> bool {
         self.parts.consensus.leadership().borrow().leading
+    }
+
+    /// Opens the node book of this term before anything looks into it: by the leader's workers or the
+    /// first call, whoever comes first.
+    pub(crate) fn begin_leading(&self, term: u64) -> Result<(), DfsError> {
+        let book = &self.parts.book;
+        if book.term() >= term {
+            return Ok(());
+        }
+        let mut up = Vec::new();
+        for found in query::nodes(&self.parts.consensus.local_view()?)? {
+            if found.row.state() == NodeState::Up {
+                up.push(KnownNode {
+                    node: NodeId::new(found.row.node_id.as_str())?,
+                    incarnation: Incarnation::from_slice(&found.row.incarnation)?,
+                    capacity: found.row.capacity,
+                    used: found.seat.bytes,
+                });
+            }
+        }
+        book.begin_leading(term, self.now(), up);
+        Ok(())
     }
 
     /// For a mutation that begins here, on behalf of a caller without request ids of its own.

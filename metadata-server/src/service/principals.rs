@@ -3,7 +3,7 @@
 use dfs_proto::v1;
 use dfs_proto::v1::command::Kind;
 use dfs_types::limits::MAX_PRINCIPAL_NAME_BYTES;
-use dfs_types::{DfsError, ErrorCode, PrincipalId, RealmId};
+use dfs_types::{DfsError, ErrorCode, PrincipalId, RealmId, RequestId};
 use metadata_core::query;
 use server_kit::credentials::{ApiKey, equal};
 
@@ -23,6 +23,8 @@ fn info(row: &v1::PrincipalRow, position: u64) -> v1::PrincipalInfo {
 }
 
 impl Session {
+    /// Makes a principal and its API key. The key follows from the master key and the request's id and
+    /// is kept nowhere: a repetition of the request, whose first answer may be lost, gives the same one.
     pub(super) async fn create_principal(
         &self,
         request: v1::CreatePrincipalRequest,
@@ -43,25 +45,28 @@ impl Session {
         let keyring = &self.parts().keyring;
         let id = PrincipalId(self.id_of_mutation(&request.mutation, "principal")?);
         let realm = RealmId::generate(&*self.parts().clock, &*self.parts().entropy);
-        let key = ApiKey { principal: id, secret: keyring.draw() };
+        let request_id = request.mutation.as_ref().map_or(&[][..], |mutation| mutation.request_id.as_ref());
+        let keys = keyring.api_key_secrets(RequestId::from_slice(request_id)?, id);
+        let mut keys = keys.map(|secret| ApiKey { principal: id, secret }).peekable();
+        let newest = keys.peek().expect("there is at least one master key");
         let kind = Kind::PutPrincipal(v1::PutPrincipal {
             principal_id: id.to_vec().into(),
             name: name.clone(),
             role: role.into(),
-            key_hash: key_hash(&key).to_vec().into(),
+            key_hash: key_hash(newest).to_vec().into(),
             realm_id: realm.to_vec().into(),
             wrapped_realm_secret: keyring.wrap_realm_secret(&realm, &keyring.draw()).into(),
         });
         let result = self.propose(&request.mutation, kind).await?;
         let row = query::principal(&self.local()?, id)?
             .ok_or_else(|| DfsError::new(ErrorCode::PrincipalNotFound, "the principal was removed again"))?;
-        if !equal(&row.key_hash, &key_hash(&key)) {
-            // An earlier try of this call did it, and its key went with its lost answer.
-            return Err(DfsError::new(
+        let key = keys.find(|key| equal(&row.key_hash, &key_hash(key))).ok_or_else(|| {
+            // An earlier try did it, under a master key that is not on file any more.
+            DfsError::new(
                 ErrorCode::AlreadyExists,
                 format!("principal {name} was made by an earlier try whose answer, with the key, was lost"),
-            ));
-        }
+            )
+        })?;
         Ok(v1::PrincipalInfo { api_key: key.to_text().to_string(), ..info(&row, result.position) })
     }
 

@@ -9,12 +9,14 @@ use dfs_types::{
 };
 use metadata_core::kv::KvRead;
 use metadata_core::query::{self, FileView};
+use metadata_core::rows::{self, requests::Requests};
 use tokio::time::Instant;
 
 use super::call::{Call, Who};
 use super::methods::Method;
 use super::{Operations, Parts};
 use crate::raft::StateView;
+use crate::space;
 
 pub struct Session {
     pub(super) operations: Operations,
@@ -30,6 +32,10 @@ enum Admitted {
 impl Session {
     /// Checks the caller's right to `method` against the state this leader has applied.
     pub fn admit(operations: &Operations, call: &Call, method: Method) -> Result<Self, DfsError> {
+        let lead = *operations.parts.consensus.leadership().borrow();
+        if lead.leading {
+            operations.begin_leading(lead.term)?;
+        }
         let who = match &call.who {
             Who::Principal(id) => {
                 let row =
@@ -95,6 +101,13 @@ impl Session {
                 ));
             }
         };
+        if self.parts().space.is_short() && space::grows(&kind) {
+            // One that was done before is answered as it was then.
+            let request = (self.principal_id()?, request_id);
+            if rows::get::<Requests>(&self.local()?, &request).map_err(DfsError::from)?.is_none() {
+                return Err(space::refusal());
+            }
+        }
         let command = v1::Command {
             principal_id: self.principal()?.principal_id.clone(),
             request_id: request_id.to_vec().into(),

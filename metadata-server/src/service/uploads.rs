@@ -251,12 +251,18 @@ impl Session {
                 ));
             }
             let (key, bound) = self.upload_key(&view, id, &row)?;
+            // Up to 4,096 pages of megabytes in all: not on a thread that others wait for.
+            let pages = row.pages;
+            let hashing = tokio::task::spawn_blocking(move || hash_pages(&view, id, pages));
+            let pages_hash = hashing
+                .await
+                .map_err(|error| DfsError::new(ErrorCode::Internal, format!("hashing pages: {error}")))??;
             let root = Root {
                 size: request.size,
                 chunks: request.chunks,
                 pages: row.pages,
                 pages_upload: id,
-                pages_hash: hash_pages(&view, id, row.pages)?,
+                pages_hash,
                 content_hash,
                 content_type: request.content_type,
                 user_metadata,

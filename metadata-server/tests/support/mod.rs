@@ -2,7 +2,7 @@
 //! without keys, and chunk servers that exist only as certificates and receipts.
 #![allow(dead_code)] // each test program uses a part
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -39,6 +39,8 @@ pub struct Fleet {
     pub nodes: Mutex<BTreeMap<NodeId, FakeNode>>,
     pub copies: Mutex<Vec<(NodeId, ChunkId)>>,
     pub deletes: Mutex<Vec<(NodeId, ChunkId)>>,
+    /// Nodes that do not answer touches.
+    pub unreachable: Mutex<BTreeSet<NodeId>>,
 }
 
 pub struct FakeNode {
@@ -152,6 +154,9 @@ impl NodeControl for Fleet {
         request: v1::TouchRequest,
         _: Duration,
     ) -> Result<v1::TouchResponse, DfsError> {
+        if self.unreachable.lock().unwrap().contains(&node.node) {
+            return Err(DfsError::new(ErrorCode::Unavailable, "connection refused"));
+        }
         let nodes = self.nodes.lock().unwrap();
         let at = &nodes[&node.node];
         let receipts = request.chunks.iter().map(|chunk| {
@@ -219,9 +224,6 @@ impl TestServer {
         initial: &[String],
         change: impl FnOnce(&mut Settings),
     ) -> Self {
-        // Once, and not by two tests of a program at the same moment.
-        static INSTALLED: std::sync::Once = std::sync::Once::new();
-        INSTALLED.call_once(|| drop(server_kit::metrics::install().unwrap()));
         let dir = tempfile::tempdir().unwrap();
         let admin = ApiKey { principal: PrincipalId([0xad; 16]), secret: Secret::new([0x5e; 32]) };
         let admin_key = admin.to_text().to_string();
