@@ -1,5 +1,6 @@
 //! RocksDB behind metadata_core's key-value door, with bounded memory.
 
+mod fronts;
 mod options;
 mod rocks;
 #[cfg(test)]

@@ -15,11 +15,13 @@ use metadata_core::kv::{KvError, KvPair, KvRead, Space, WriteSet};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamily, DB, DBPinnableSlice, ReadOptions, Snapshot, WriteBatch, WriteOptions};
 
+use super::fronts::{Fronts, Moment};
 use super::options::{StoreOptions, state_families, state_options};
 
 /// An open state database. Closed when its last handle and view are gone.
 pub struct StateDb {
     db: DB,
+    fronts: Fronts,
     // Dropped after `db`: fields go in order.
     directory: Directory,
 }
@@ -55,15 +57,19 @@ fn family(space: Space) -> &'static str {
 impl StateDb {
     /// Opens the database in `path`; `create`: makes it if it is missing.
     pub fn open(path: &Path, options: &StoreOptions, create: bool) -> Result<Self, rocksdb::Error> {
-        let db = DB::open_cf_descriptors(&state_options(create), path, state_families(options))?;
-        Ok(Self { db, directory: Directory { path: path.to_owned(), doomed: AtomicBool::new(false) } })
+        Ok(Self::of(DB::open_cf_descriptors(&state_options(create), path, state_families(options))?, path))
     }
 
     /// Opens it without writing to the directory: for looking into a checkpoint.
     pub fn open_read_only(path: &Path, options: &StoreOptions) -> Result<Self, rocksdb::Error> {
         let db =
             DB::open_cf_descriptors_read_only(&state_options(false), path, state_families(options), false)?;
-        Ok(Self { db, directory: Directory { path: path.to_owned(), doomed: AtomicBool::new(false) } })
+        Ok(Self::of(db, path))
+    }
+
+    fn of(db: DB, path: &Path) -> Self {
+        let directory = Directory { path: path.to_owned(), doomed: AtomicBool::new(false) };
+        Self { db, fronts: Fronts::default(), directory }
     }
 
     pub fn path(&self) -> &Path {
@@ -92,7 +98,22 @@ impl StateDb {
         for (key, value) in rows {
             batch.put(key, value);
         }
+        let _writing = self.fronts.writing(writes);
         self.db.write_opt(batch, &WriteOptions::default()).map_err(failed)
+    }
+
+    /// Scans what `rows` reads of a moment, from where its rows begin.
+    fn scan_at(
+        &self,
+        moment: &Moment,
+        from: &[u8],
+        to: &[u8],
+        rows: impl FnOnce(&[u8]) -> Result<Vec<KvPair>, KvError>,
+    ) -> Result<Vec<KvPair>, KvError> {
+        let start = moment.start(from);
+        let found = if start < to { rows(start)? } else { Vec::new() };
+        self.fronts.found(moment, from, to, found.first().map(|(key, _)| key.as_ref()));
+        Ok(found)
     }
 
     /// One of Raft's own rows.
@@ -147,7 +168,13 @@ impl KvRead for StateDb {
         if from >= to || limit == 0 {
             return Ok(Vec::new());
         }
-        collect(self.db.raw_iterator_cf_opt(self.cf(family(space)), bounded(to)), from, limit)
+        let rows = |from: &[u8]| {
+            collect(self.db.raw_iterator_cf_opt(self.cf(family(space)), bounded(to)), from, limit)
+        };
+        match space {
+            Space::State => self.scan_at(&self.fronts.present(), from, to, rows),
+            Space::Inline => rows(from),
+        }
     }
 }
 
@@ -162,6 +189,7 @@ struct Pinned {
     // Dropped before `db`, which it borrows.
     snapshot: Snapshot<'static>,
     db: Arc<StateDb>,
+    moment: Moment,
     position: Position,
 }
 
@@ -176,9 +204,9 @@ impl StateView {
         // Arc is kept beside the snapshot for as long as it lives, and is declared after it, so it
         // is dropped after it. The 'static borrow never leaves `Pinned`: methods give out copies.
         #[allow(unsafe_code)]
-        let snapshot = unsafe { (*database).snapshot() };
+        let (snapshot, moment) = db.fronts.pinned(|| unsafe { (*database).snapshot() });
         let position = position(&|key| snapshot.get(key).map_err(failed))?;
-        Ok(Self { inner: Arc::new(Pinned { snapshot, db, position }) })
+        Ok(Self { inner: Arc::new(Pinned { snapshot, db, moment, position }) })
     }
 
     /// The position of the last applied entry, place 0xffff; zero if nothing was applied.
@@ -198,7 +226,13 @@ impl KvRead for StateView {
             return Ok(Vec::new());
         }
         let inner = &*self.inner;
-        let rows = inner.snapshot.raw_iterator_cf_opt(inner.db.cf(family(space)), bounded(to));
-        collect(rows, from, limit)
+        let rows = |from: &[u8]| {
+            let rows = inner.snapshot.raw_iterator_cf_opt(inner.db.cf(family(space)), bounded(to));
+            collect(rows, from, limit)
+        };
+        match space {
+            Space::State => inner.db.scan_at(&inner.moment, from, to, rows),
+            Space::Inline => rows(from),
+        }
     }
 }

@@ -114,6 +114,62 @@ proptest! {
     }
 }
 
+/// A batch to write, or a scan.
+#[derive(Clone, Debug)]
+enum Step {
+    Write(Vec<(u8, u8, bool)>),
+    Scan(u8, Option<u8>, u8, usize),
+    Pin,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        prop::collection::vec((1u8..4, 0u8..12, any::<bool>()), 1..6).prop_map(Step::Write),
+        (1u8..4, prop::option::weighted(0.2, 0u8..12), 1u8..3, 1usize..5)
+            .prop_map(|(kind, from, kinds, limit)| Step::Scan(kind, from, kinds, limit)),
+        Just(Step::Pin),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// What is known of where rows begin changes no answer, of the present or of a view.
+    #[test]
+    fn scans_find_the_same_whatever_was_scanned_before(steps in prop::collection::vec(step(), 1..60)) {
+        let dir = tempfile::tempdir().unwrap();
+        let rocks = Arc::new(StateDb::open(&dir.path().join("db"), &options(), true).unwrap());
+        let mut memory = MemoryKv::new();
+        let mut pinned: Option<(StateView, MemoryKv)> = None;
+        for step in steps {
+            match step {
+                Step::Write(rows) => {
+                    let mut writes = WriteSet::default();
+                    for (kind, place, there) in rows {
+                        match there {
+                            true => writes.put(Space::State, vec![kind, place], Bytes::new()),
+                            false => writes.delete(Space::State, vec![kind, place]),
+                        }
+                    }
+                    rocks.commit(&writes, &[]).unwrap();
+                    memory.apply(writes);
+                }
+                Step::Scan(kind, from, kinds, limit) => {
+                    let from: Vec<u8> = [kind].into_iter().chain(from).collect();
+                    let scan = |kv: &dyn KvRead| kv.scan(Space::State, &from, &[kind + kinds], limit).unwrap();
+                    prop_assert_eq!(scan(&*rocks), scan(&memory));
+                    if let Some((view, then)) = &pinned {
+                        prop_assert_eq!(scan(view), scan(then));
+                    }
+                }
+                Step::Pin => {
+                    let view = StateView::pin(Arc::clone(&rocks), |_| Ok(Position(1))).unwrap();
+                    pinned = Some((view, memory.clone()));
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_view_does_not_move_and_a_checkpoint_is_of_one_moment() {
     let dir = tempfile::tempdir().unwrap();
