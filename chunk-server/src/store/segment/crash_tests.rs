@@ -339,6 +339,10 @@ fn lives_that_ended_badly() {
         // other.
         740,
         4696886009524666485,
+        8075417688311404799,
+        15378,
+        // The copy of a bad record, not yet durable and torn by the crash, won over its original.
+        15389,
         // A delete record was forgotten while an older one of the same chunk was still on disk: a put
         // below that was acknowledged, and killed by a rebuild.
         759,

@@ -3,7 +3,8 @@
 //! Owner of everything below one directory of segments and one index. A map:
 //! `state` what is in memory and who may change it; `room` where the next record goes; `writer` a chunk
 //! arriving; `change` touch, delete, quarantine; `commit` the group commit; `seal` closing a segment;
-//! `compact` reclaiming; `scan` walking a segment; `open` start, recovery and rebuild.
+//! `compact` reclaiming; `scan` walking a segment; `open` start;
+//! `recover` what a start finds unsealed, and rebuild.
 //!
 //! # How a chunk is written
 //!
@@ -38,6 +39,7 @@ mod change;
 mod commit;
 mod compact;
 mod open;
+mod recover;
 mod room;
 mod scan;
 mod seal;

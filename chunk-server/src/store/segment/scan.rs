@@ -154,11 +154,6 @@ impl Iterator for Scanner<'_> {
     }
 }
 
-/// Whether the sealed bytes of a data record are those of its chunk and of these group hashes.
-pub fn data_is_sound(file: &dyn DiskFile, record: &Scanned) -> bool {
-    copy_data(file, record, |_, _| Ok::<_, ()>(())) == Ok(true)
-}
-
 /// Why a copy stopped.
 #[derive(PartialEq, Eq, Debug)]
 pub enum CopyError<E> {
