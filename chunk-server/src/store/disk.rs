@@ -29,7 +29,7 @@ pub trait Disk: Send + Sync {
 
 /// One open file. Calls may come from several threads.
 pub trait DiskFile: Send + Sync {
-    fn len(&self) -> io::Result<u64>;
+    fn length(&self) -> io::Result<u64>;
     /// May return fewer bytes; 0 means the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// May take fewer bytes.
@@ -149,7 +149,7 @@ impl Disk for FsDisk {
 struct FsFile(File);
 
 impl DiskFile for FsFile {
-    fn len(&self) -> io::Result<u64> {
+    fn length(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 
@@ -190,7 +190,7 @@ mod tests {
         assert!(disk.create("a").is_err());
         write_all_at(file.as_ref(), b"hello", 3).unwrap();
         file.allocate(0, 100).unwrap();
-        assert_eq!(file.len().unwrap(), 100);
+        assert_eq!(file.length().unwrap(), 100);
         std::os::unix::fs::symlink("a", folder.path().join("link")).unwrap();
         assert!(disk.open("link").is_err());
         rustix::fs::mkfifoat(rustix::fs::CWD, folder.path().join("pipe"), Mode::RUSR).unwrap();

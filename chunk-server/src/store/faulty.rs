@@ -316,7 +316,7 @@ impl Handle {
 }
 
 impl DiskFile for Handle {
-    fn len(&self) -> io::Result<u64> {
+    fn length(&self) -> io::Result<u64> {
         Ok(self.disk.lock().files.get(&self.file).ok_or_else(broken)?.now.len() as u64)
     }
 
@@ -343,7 +343,7 @@ impl DiskFile for Handle {
     }
 
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        let length = self.len()?.max(offset + len);
+        let length = self.length()?.max(offset + len);
         self.edit(length, |fault| if fault.is_some() { Err(broken()) } else { Ok(Edit::Length(length)) })
     }
 

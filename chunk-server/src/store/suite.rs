@@ -37,9 +37,12 @@ impl Sample {
     }
 }
 
+/// One check.
+type Check = fn(&dyn ChunkStore);
+
 /// All checks over stores that `make` makes.
 pub fn run(make: &dyn Fn() -> Arc<dyn ChunkStore>) {
-    let checks: [(&str, fn(&dyn ChunkStore)); 8] = [
+    let checks: [(&str, Check); 8] = [
         ("what is put is read", put_and_read),
         ("wrong chunks are refused", wrong_chunks),
         ("epochs only rise", epochs),

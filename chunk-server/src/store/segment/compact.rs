@@ -86,7 +86,7 @@ impl<'a> Move<'a> {
     fn run(mut self) -> Result<Compaction, StoreError> {
         let file = self.file.clone();
         let mut scanner = Scanner::new(file.as_ref(), self.tag).map_err(|error| io_error(self.id, &error))?;
-        while let Some(record) = scanner.next() {
+        for record in scanner.by_ref() {
             let key = ChunkKey::new(record.header.realm, record.header.chunk);
             match record.header.kind {
                 RecordKind::Data => self.data(&key, &record)?,

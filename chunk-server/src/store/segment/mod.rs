@@ -83,7 +83,7 @@ pub struct Settings {
     pub preallocate_bytes: u64,
     /// What all segments may take; 0 is what the disk has.
     pub capacity_bytes: u64,
-    /// Kept free of new chunks, for deletes, touches and compaction.
+    /// Kept free of new chunks, for deletes, touches and compaction; at most a quarter of the capacity.
     pub reserve_bytes: u64,
     /// A sealed segment is compacted when at least this much of it is dead.
     pub compact_dead_percent: u64,

@@ -173,7 +173,7 @@ impl Opening<'_> {
                 Some((_, Some(_))) => {}
                 Some((_, None)) | None => self.report.damaged += 1,
             }
-            let length = file.len().map_err(|error| io_error(id, &error))?;
+            let length = file.length().map_err(|error| io_error(id, &error))?;
             let phase = match (poisons.contains_key(&id), sealed.contains(&id)) {
                 (false, true) => Phase::Sealed,
                 _ => Phase::Recovering,

@@ -211,7 +211,15 @@ impl Core {
             capacity => space.available.min(capacity.saturating_sub(state.used())),
         };
         Ok(match purpose {
-            Purpose::Data => allowed.saturating_sub(self.settings.reserve_bytes),
+            Purpose::Data => {
+                // A small store would otherwise be all reserve.
+                let whole = if self.settings.capacity_bytes == 0 {
+                    space.total
+                } else {
+                    self.settings.capacity_bytes
+                };
+                allowed.saturating_sub(self.settings.reserve_bytes.min(whole / 4))
+            }
             Purpose::Upkeep => allowed,
         })
     }

@@ -54,7 +54,7 @@ pub struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     pub fn new(file: &'a dyn DiskFile, tag: SegmentTag) -> std::io::Result<Self> {
-        let length = file.len()?;
+        let length = file.length()?;
         let at = SEGMENT_HEADER_BYTES as u64;
         Ok(Self { file, tag, length, at, window: Vec::new(), window_at: 0, damaged: 0 })
     }
