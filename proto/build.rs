@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure()
         .bytes(".")
+        .codec_path("crate::codec::SizedCodec")
         // Messages that carry key material must not be printable.
         .skip_debug([
             "dfs.v1.ChunkSecret",

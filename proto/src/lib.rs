@@ -1,6 +1,7 @@
 //! Wire and Raft-log schemas: the messages and services generated from `dfs/v1/*.proto`, and the
 //! one conversion between [`dfs_types::DfsError`] and a gRPC status.
 
+pub mod codec;
 pub mod status;
 
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
