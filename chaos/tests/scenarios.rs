@@ -42,5 +42,6 @@ scenarios! {
     rest_walk = "rest-walk";
     flipped_bytes = "flipped-bytes";
     nothing_in_the_clear = "nothing-in-the-clear";
+    snapshot_install_killed = "snapshot-install-killed";
     same_content_twice = "same-content-twice";
 }

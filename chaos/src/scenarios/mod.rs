@@ -11,6 +11,7 @@ mod members;
 mod rest;
 mod rot;
 mod secrecy;
+mod snapshots;
 mod store_once;
 
 pub use secrecy::files_below;
@@ -54,6 +55,7 @@ pub const SCENARIOS: &[Scenario] = &[
     rest::WALK,
     rot::FLIPPED_BYTES,
     secrecy::NOTHING_IN_THE_CLEAR,
+    snapshots::SNAPSHOT_INSTALL_KILLED,
     store_once::SAME_CONTENT_TWICE,
 ];
 
