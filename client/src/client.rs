@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::dial::Dials;
+use crate::longest::Longest;
 use crate::rpc::Rpc;
 use crate::{Config, Result};
 
@@ -20,6 +21,7 @@ pub(crate) struct Inner {
     pub config: Config,
     pub rpc: Rpc,
     pub dials: Dials,
+    pub longest: Longest,
 }
 
 impl Client {
@@ -29,10 +31,11 @@ impl Client {
     /// # Errors
     /// `invalid_argument` when the configuration cannot be used.
     pub async fn connect(config: Config) -> Result<Self> {
-        let rpc = Rpc::new(&config)?;
+        let longest = Longest::default();
+        let rpc = Rpc::new(&config, longest.clone())?;
         let dials = Dials::new(&config)?;
         let memory_bytes = config.memory_bytes;
-        Ok(Self { memory_bytes, inner: Arc::new(Inner { config, rpc, dials }) })
+        Ok(Self { memory_bytes, inner: Arc::new(Inner { config, rpc, dials, longest }) })
     }
 
     /// A client by a `dfsctl.toml`.
@@ -43,6 +46,13 @@ impl Client {
     /// The configuration in use.
     pub fn config(&self) -> &Config {
         &self.inner.config
+    }
+
+    /// The longest that one operation took so far, with its retries, through this handle or a clone:
+    /// a call of the metadata service, a chunk made durable, or a part of a chunk read. Transfers are
+    /// made of many. Precise to 1 µs; zero before the first operation.
+    pub fn longest_operation(&self) -> Duration {
+        self.inner.longest.get()
     }
 
     /// The same client with another memory bound per transfer, for programs that run many at once.

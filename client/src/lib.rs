@@ -34,6 +34,7 @@ mod client;
 pub mod config;
 mod dial;
 mod get;
+mod longest;
 mod options;
 mod progress;
 mod put;

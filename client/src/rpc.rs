@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use crate::dial::Dials;
+use crate::longest::Longest;
 use crate::retry::{Backoff, Verdict, attempt_time, judge};
 use crate::{Config, Result};
 
@@ -62,10 +63,11 @@ pub(crate) struct Rpc {
     /// The highest commit position any answer showed.
     seen: AtomicU64,
     authorization: MetadataValue<Ascii>,
+    longest: Longest,
 }
 
 impl Rpc {
-    pub fn new(config: &Config) -> Result<Self> {
+    pub fn new(config: &Config, longest: Longest) -> Result<Self> {
         if config.metadata.is_empty() {
             return Err(DfsError::new(ErrorCode::InvalidArgument, "no metadata address is configured"));
         }
@@ -79,6 +81,7 @@ impl Rpc {
             current: AtomicUsize::new(0),
             seen: AtomicU64::new(0),
             authorization,
+            longest,
         })
     }
 
@@ -100,6 +103,7 @@ impl Rpc {
         F: Fn(Metadata, Request<Q>) -> Fut,
         Fut: Future<Output = std::result::Result<Response<A>, Status>>,
     {
+        let _timing = self.longest.time();
         let id = hex(&OsEntropy.array::<16>());
         let (answer, _) = self.attempts(dials, Instant::now() + patience, &id, request, &method).await;
         answer
@@ -121,6 +125,7 @@ impl Rpc {
         F: Fn(Metadata, Request<Q>) -> Fut,
         Fut: Future<Output = std::result::Result<Response<A>, Status>>,
     {
+        let _timing = self.longest.time();
         let deadline = Instant::now() + patience;
         // A request that claims to have seen nothing would be refused by a cluster with a history.
         if self.seen.load(Ordering::Relaxed) == 0 {

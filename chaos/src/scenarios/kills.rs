@@ -13,6 +13,8 @@ use crate::disks;
 use crate::wait::until;
 
 const GIB: u64 = 1 << 30;
+/// What any single operation of a put may take while a process is dead.
+const LONGEST_CALL_MS: u64 = 10_000;
 
 pub const CHUNK_SERVER_MID_PUT: Scenario = Scenario {
     name: "kill-chunk-server-mid-put",
@@ -55,7 +57,9 @@ fn put_under_way(
     let source = cluster.scratch().join(label);
     content::write_file(&source, seed, label, length)?;
     let before = disks::chunk_bytes(cluster)?;
-    let mut child = cluster.spawn([Path::new("put"), &source, Path::new(&format!("dfs://kills/{label}"))])?;
+    let target = format!("dfs://kills/{label}");
+    let words = [Path::new("put"), Path::new("--output"), Path::new("json"), &source, Path::new(&target)];
+    let mut child = cluster.spawn(words)?;
     until("the put to be under way", Duration::from_secs(60), || {
         if let Some(status) = child.try_wait()? {
             bail!("the put ended before anything was killed: {status}");
@@ -81,8 +85,11 @@ fn kill_during_put(context: &Context, victim: impl Fn(&Cluster) -> Result<String
     let share = 1 + content::number(context.seed, "when", 6);
     let (_, put) = put_under_way(&cluster, context.seed, "file", GIB, share * 256 * (1 << 20))?;
     cluster.kill(&victim)?;
-    checked("put", put.wait_with_output()?)
-        .with_context(|| format!("{victim} was killed\n{}", cluster.log_tails(12)))?;
+    let told = || format!("{victim} was killed\n{}", cluster.log_tails(12));
+    let printed = checked("put", put.wait_with_output()?).with_context(told)?;
+    let printed: serde_json::Value = serde_json::from_slice(&printed)?;
+    let longest = printed["longest_call_ms"].as_u64().context("put does not say longest_call_ms")?;
+    ensure!(longest <= LONGEST_CALL_MS, "one operation took {longest} ms; {}", told());
     check_back(&cluster, context.seed, "file", GIB)
 }
 

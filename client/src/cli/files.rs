@@ -29,6 +29,11 @@ pub(crate) fn share_memory(client: &Client, file_bytes: u64) -> Client {
     }
 }
 
+/// What put and get say about waiting: see [`Client::longest_operation`].
+pub(crate) fn longest_call_ms(client: &Client) -> u64 {
+    client.longest_operation().as_millis() as u64
+}
+
 /// A file that was not done.
 #[derive(Debug, Serialize)]
 pub(crate) struct Failure {
@@ -53,6 +58,9 @@ pub(crate) struct Report {
     pub failed: Vec<Failure>,
     pub bytes: u64,
     pub seconds: f64,
+    /// Of the transfers' single operations; none for commands without transfers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub longest_call_ms: Option<u64>,
 }
 
 /// Runs `work` over all jobs. `size` says how large a job is; `work` answers what to report.

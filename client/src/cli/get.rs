@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
 
 use super::address::{Address, joined, local_parts};
-use super::files::{Failure, run_all, share_memory};
+use super::files::{Failure, longest_call_ms, run_all, share_memory};
 use super::progress::Bar;
 use super::safe_write::Root;
 use super::{CliError, Context, format};
@@ -136,6 +136,7 @@ async fn get_file(
     drop(bar);
     let value = json!({
         "path": source.to_string(), "file": path, "version": info.version, "size": info.size,
+        "longest_call_ms": longest_call_ms(client),
     });
     context.output.result(&value, || {
         format!("{} ({}, version {})", path.display(), format::size(info.size), info.version)
@@ -237,8 +238,10 @@ async fn get_trees(
     let progress = Progress::with_total(jobs.iter().map(|job| job.size).sum());
     let bar = Bar::follow(context.output, &progress, Some(jobs.len() as u64));
     context.set_interrupt_message("interrupted; files already whole stay, no other was left behind");
-    let report = run_all(jobs, |job| job.size, |job| get_one(client, job, &root, target, &progress)).await;
+    let mut report =
+        run_all(jobs, |job| job.size, |job| get_one(client, job, &root, target, &progress)).await;
     drop(bar);
+    report.longest_call_ms = Some(longest_call_ms(client));
     report.finish(context.output, "got")
 }
 

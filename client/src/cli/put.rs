@@ -8,7 +8,7 @@ use dfs_types::ids::hex;
 use serde_json::json;
 
 use super::address::{Address, key_of, local_name};
-use super::files::{Failure, LARGE_BYTES, run_all, share_memory};
+use super::files::{Failure, LARGE_BYTES, longest_call_ms, run_all, share_memory};
 use super::progress::Bar;
 use super::{CliError, Context, format};
 use crate::{Client, ErrorCode, Policy, Progress, PutOptions, PutResult, Source, config};
@@ -148,8 +148,10 @@ fn described(target: &Address, done: &PutResult) -> serde_json::Value {
     })
 }
 
-fn print(context: &Context, target: &Address, done: &PutResult) -> Result<(), CliError> {
-    context.output.result(&described(target, done), || {
+fn print(context: &Context, client: &Client, target: &Address, done: &PutResult) -> Result<(), CliError> {
+    let mut value = described(target, done);
+    value["longest_call_ms"] = json!(longest_call_ms(client));
+    context.output.result(&value, || {
         let below = if done.copies < done.target {
             format!("; {} of {} copies now, the rest follow by themselves", done.copies, done.target)
         } else {
@@ -177,7 +179,7 @@ async fn put_stdin(
     let source = Source::reader(tokio::io::stdin());
     let done = client.put(&target.to_string(), source, args.options(&progress)).await;
     drop(bar);
-    print(context, target, &done.map_err(|error| explain(error, target))?)
+    print(context, client, target, &done.map_err(|error| explain(error, target))?)
 }
 
 async fn put_file(
@@ -213,7 +215,7 @@ async fn put_file(
             error
         }
     })?;
-    print(context, target, &done)
+    print(context, client, target, &done)
 }
 
 async fn put_many(
@@ -257,6 +259,7 @@ async fn put_many(
     );
     let mut report = run_all(jobs, |job| job.size, |job| put_one(args, client, job, &progress)).await;
     drop(bar);
+    report.longest_call_ms = Some(longest_call_ms(client));
     report.failed.extend(failed);
     let missing = report.failed.iter().any(|failure| failure.code == ErrorCode::BucketNotFound.as_str());
     report.finish(context.output, "put").map_err(|error| {

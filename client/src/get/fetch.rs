@@ -57,6 +57,7 @@ struct Failed {
 
 /// The verified plaintext of a part.
 pub(crate) async fn fetch(reading: &Reading, part: Part) -> Result<Bytes> {
+    let _timing = reading.client.inner.longest.time();
     let Part { mut chunk, offset, length } = part;
     let id = ChunkId::from_slice(&chunk.chunk_id)?;
     let secret = Secret::from_slice(&chunk.secret)

@@ -112,6 +112,7 @@ pub(crate) struct Wish<'a> {
 /// Sends until `target` nodes gave receipts, or `min_ack` did and a replacement for those that
 /// failed was tried. Answers no receipt when the cluster has the chunk already.
 pub(crate) async fn deliver(upload: &Upload, wish: Wish<'_>) -> Result<Vec<Bytes>> {
+    let _timing = upload.client.inner.longest.time();
     let (target, min_ack) = (upload.policy.target as usize, upload.policy.min_ack as usize);
     let start = Instant::now();
     let deadline = start + upload.client.patience();

@@ -175,6 +175,7 @@ impl Transfer<'_> {
         let method =
             |mut metadata: crate::rpc::Metadata, request| async move { metadata.init_upload(request).await };
         let inner = &self.client.inner;
+        let _timing = inner.longest.time();
         let start = Instant::now();
         let mut backoff = Backoff::new();
         let answer = loop {
@@ -318,6 +319,7 @@ impl Transfer<'_> {
             metadata.commit_upload(request).await
         };
         let inner = &self.client.inner;
+        let _timing = inner.longest.time();
         let start = Instant::now();
         let mut backoff = Backoff::new();
         let answer = loop {
