@@ -120,6 +120,7 @@ async fn a_directory_goes_in_and_comes_out() {
 
     let report = shell.json(&["put", "-r", "tree", "dfs://bucket/copy"]).await;
     assert_eq!(report["files"].as_array().unwrap().len(), before.len());
+    assert!(report["longest_call_ms"].is_u64(), "{report}");
     shell.ok(&["get", "-r", "dfs://bucket/copy", "out"]).await;
     assert!(tree(&shell.path("out")) == before);
     // As cp: into what is a directory already, and all of it with -T.
@@ -156,6 +157,8 @@ async fn files_streams_and_exit_codes() {
     assert!(pipe.wait().await.unwrap().success());
     assert!(shell.ok(&["get", "dfs://bucket/piped", "-"]).await == big);
 
+    let got = shell.json(&["get", "dfs://bucket/piped", "piped"]).await;
+    assert!(got["longest_call_ms"].is_u64(), "{got}");
     let stat = shell.json(&["stat", "dfs://bucket/piped"]).await;
     assert_eq!(stat["size"], 5 * MIB);
     shell.fails(3, &["cat", "dfs://bucket/none"]).await;
@@ -168,6 +171,41 @@ async fn files_streams_and_exit_codes() {
     shell.fails(4, &["put", "--if-version", "7", "big", "dfs://bucket/piped"]).await;
     let said = shell.fails(3, &["put", "big", "dfs://missing/"]).await;
     assert!(said.contains("dfsctl bucket create missing"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_file_is_not_there_but_kept_until_purged() {
+    let shell = Shell::new().await;
+    let client = &shell.cluster.client;
+    for number in 0..20 {
+        client.put(&format!("/bucket/d/{number:02}"), "x", Default::default()).await.unwrap();
+    }
+    client.put("/bucket/d/0", "y", Default::default()).await.unwrap();
+    shell.ok(&["rm", "dfs://bucket/d/0"]).await;
+    for words in [&["stat"][..], &["cat"], &["rm"]] {
+        let said = shell.fails(3, &[words, &["dfs://bucket/d/0"]].concat()).await;
+        assert!(said.contains("--deleted"), "{words:?}: {said}");
+    }
+    let said = shell.fails(3, &["get", "dfs://bucket/d/0", "out"]).await;
+    assert!(said.contains("--deleted") && !shell.path("out").exists(), "{said}");
+    let said = shell.fails(3, &["stat", "dfs://bucket/d/0"]).await;
+    let times = "at 2026-11-21T10:20:30Z; it is kept until about 2026-11-22T10:20:30Z";
+    assert!(said.contains(times) && said.contains("ls --deleted dfs://bucket/d/0"), "{said}");
+    let text = shell.ok(&["stat", "--deleted", "dfs://bucket/d/0"]).await;
+    assert!(String::from_utf8(text).unwrap().contains(times));
+    let stat = shell.json(&["stat", "--deleted", "dfs://bucket/d/0"]).await;
+    assert_eq!((&stat["deleted"], &stat["kept_until"]), (&true.into(), &"2026-11-22T10:20:30Z".into()));
+    assert_eq!(shell.json(&["stat", "--deleted", "dfs://bucket/d/00"]).await["size"], 1);
+
+    // What is deleted still fills its bucket, and the hint says what empties it.
+    shell.ok(&["rm", "-r", "dfs://bucket/"]).await;
+    let said = shell.fails(4, &["bucket", "rm", "bucket"]).await;
+    assert!(said.contains("`dfsctl rm -r --purge dfs://bucket/`"), "{said}");
+    shell.fails(3, &["rm", "dfs://bucket/d/00"]).await;
+    shell.ok(&["rm", "--purge", "dfs://bucket/d/00"]).await;
+    let report = shell.json(&["rm", "-r", "--purge", "dfs://bucket/"]).await;
+    assert_eq!(report["files"].as_array().unwrap().len(), 20);
+    shell.ok(&["bucket", "rm", "bucket"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

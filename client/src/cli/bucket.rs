@@ -4,7 +4,7 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{CliError, Context, format};
-use crate::{BucketOptions, Client, Policy, v1};
+use crate::{BucketOptions, Client, ErrorCode, Policy, v1};
 
 /// Create, list, show, change and remove buckets
 #[derive(clap::Args, Debug)]
@@ -93,7 +93,17 @@ pub(crate) async fn run(args: BucketArgs, context: &Context) -> Result<(), CliEr
             show(&client.set_bucket(&name, settings.options()).await?, context)
         }
         BucketCommand::Rm { name } => {
-            let done = client.delete_bucket(&name).await?;
+            let done = client.delete_bucket(&name).await.map_err(|error| {
+                let full = error.code == ErrorCode::BucketNotEmpty;
+                let error = CliError::from(error);
+                if full {
+                    error.with_hint(format!(
+                        "`dfsctl rm -r --purge dfs://{name}/` empties it for good, deleted files that are kept too"
+                    ))
+                } else {
+                    error
+                }
+            })?;
             context.output.result(&json!({ "name": name, "position": done.position }), String::new)
         }
     }

@@ -111,7 +111,9 @@ fn hint(error: &DfsError) -> Option<String> {
         ErrorCode::BucketNotFound => {
             "create it with `dfsctl bucket create NAME`; `dfsctl bucket ls` lists those there are"
         }
-        ErrorCode::NotFound => "`dfsctl ls -r dfs://BUCKET/` lists what is there",
+        ErrorCode::NotFound => {
+            "`dfsctl ls -r dfs://BUCKET/` lists what is there; with --deleted also what was deleted and is kept"
+        }
         ErrorCode::Unauthenticated => {
             "the API key is not one of this cluster's: check api_key_file in dfsctl.toml"
         }
@@ -119,7 +121,9 @@ fn hint(error: &DfsError) -> Option<String> {
         ErrorCode::VersionMismatch => {
             "somebody changed it meanwhile: `dfsctl stat` shows the current version"
         }
-        ErrorCode::BucketNotEmpty => "`dfsctl rm -r dfs://BUCKET/` empties it",
+        ErrorCode::BucketNotEmpty => {
+            "`dfsctl rm -r --purge dfs://BUCKET/` empties it for good, deleted files that are kept too"
+        }
         ErrorCode::NotEnoughNodes => "`dfsctl node ls` shows which chunk servers are up",
         ErrorCode::NoSpace => "`dfsctl node ls` shows the free space; add a chunk server or delete files",
         ErrorCode::Unavailable | ErrorCode::Timeout => {

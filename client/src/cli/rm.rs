@@ -12,7 +12,7 @@ use crate::{ErrorCode, FileRef, Listing, v1};
 /// Delete files. The bucket keeps them for its keep time unless --purge
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  dfsctl rm dfs://work/old.pdf\n  dfsctl rm -r dfs://work/2019/\n  dfsctl rm --version 65536 dfs://work/final.pdf     one version alone"
+    after_help = "Examples:\n  dfsctl rm dfs://work/old.pdf\n  dfsctl rm -r dfs://work/2019/\n  dfsctl rm --version 65536 dfs://work/final.pdf     one version alone\n  dfsctl rm -r --purge dfs://work/                   everything for good, deleted files that are kept too"
 )]
 pub(crate) struct RmArgs {
     /// dfs://BUCKET/KEY
@@ -24,7 +24,7 @@ pub(crate) struct RmArgs {
     /// A file that does not exist is no error
     #[arg(long, short)]
     force: bool,
-    /// Keep nothing: drop every version now
+    /// Keep nothing: drop every version now, of files that are deleted already too
     #[arg(long)]
     purge: bool,
     /// Delete this version alone
@@ -45,7 +45,9 @@ pub(crate) async fn run(args: RmArgs, context: &Context) -> Result<(), CliError>
             continue;
         }
         let before = jobs.len();
-        let mut entries = std::pin::pin!(client.list_all(Listing::under(&address.bucket, address.prefix())));
+        let mut listing = Listing::under(&address.bucket, address.prefix());
+        listing.include_deleted = args.purge;
+        let mut entries = std::pin::pin!(client.list_all(listing));
         while let Some(entry) = entries.try_next().await? {
             if let Some(v1::list_entry::Kind::File(info)) = entry.kind {
                 jobs.push(info.path);

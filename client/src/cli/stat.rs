@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 use super::address::Address;
 use super::{CliError, Context, format, ls};
-use crate::{FileRef, v1};
+use crate::{Client, DfsError, ErrorCode, FileRef, Listing, v1};
 
 /// Show a file: size, version, and how many copies of its worst chunk there are and where
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  dfsctl stat dfs://work/final.pdf\n  dfsctl stat --versions dfs://work/final.pdf"
+    after_help = "Examples:\n  dfsctl stat dfs://work/final.pdf\n  dfsctl stat --versions dfs://work/final.pdf\n  dfsctl stat --deleted dfs://work/old.pdf           when it was deleted, and how long it is kept"
 )]
 pub(crate) struct StatArgs {
     /// dfs://BUCKET/KEY
@@ -22,11 +22,15 @@ pub(crate) struct StatArgs {
     /// All versions that are kept, newest first
     #[arg(long, conflicts_with = "version")]
     versions: bool,
+    /// A deleted file too, while it is kept
+    #[arg(long)]
+    deleted: bool,
 }
 
 pub(crate) async fn run(args: StatArgs, context: &Context) -> Result<(), CliError> {
     let client = context.client().await?;
-    let mut file = FileRef::from(&Address::parse(&args.file)?.file()?);
+    let address = Address::parse(&args.file)?;
+    let mut file = FileRef::from(&address.file()?);
     if args.versions {
         return versions(&client, file, context).await;
     }
@@ -34,6 +38,9 @@ pub(crate) async fn run(args: StatArgs, context: &Context) -> Result<(), CliErro
         file = file.at_version(version);
     }
     let info = client.stat_with_copies(file).await?;
+    if info.deleted {
+        return deleted(&client, &address, &info, args.deleted, context).await;
+    }
     let mut value = ls::file_json(&info);
     value["content_hash"] = json!(hex(&info.content_hash));
     value["policy"] =
@@ -43,7 +50,7 @@ pub(crate) async fn run(args: StatArgs, context: &Context) -> Result<(), CliErro
         let mut lines = vec![
             format!("path      {}", format::printable(value["path"].as_str().unwrap_or(""))),
             format!("size      {} ({} bytes)", format::size(info.size), info.size),
-            format!("version   {}{}", info.version, if info.deleted { " (deleted)" } else { "" }),
+            format!("version   {}", info.version),
             format!("file id   {}", format::id(&info.file_id)),
             format!("created   {}", format::time(info.created_unix_ms)),
             format!("updated   {}", format::time(info.updated_unix_ms)),
@@ -67,6 +74,69 @@ pub(crate) async fn run(args: StatArgs, context: &Context) -> Result<(), CliErro
         }
         lines.join("\n")
     })
+}
+
+/// A deleted file is not there, as for `cat` and `get`, unless it was asked for.
+async fn deleted(
+    client: &Client,
+    address: &Address,
+    info: &v1::FileInfo,
+    wanted: bool,
+    context: &Context,
+) -> Result<(), CliError> {
+    let at_ms = deleted_unix_ms(client, address, info.version).await?;
+    let keep_ms = client.bucket(&address.bucket).await?.keep_ms;
+    // Told with "about": the keep time that counts is the one the bucket had when it happened.
+    let until_ms = at_ms.map(|at| at.saturating_add(keep_ms));
+    let times = match (at_ms, until_ms) {
+        (Some(at), Some(until)) => {
+            format!(" at {}; it is kept until about {}", format::time(at), format::time(until))
+        }
+        _ => String::new(),
+    };
+    if !wanted {
+        let error = DfsError::new(ErrorCode::NotFound, format!("{address} was deleted{times}"));
+        return Err(CliError::from(error).with_hint(format!(
+            "`dfsctl ls --deleted {address}` and `dfsctl stat --deleted {address}` show it; \
+             `dfsctl stat --versions {address}` what `dfsctl get --version` brings back"
+        )));
+    }
+    let mut value = ls::file_json(info);
+    value["deleted_at"] = json!(at_ms.map(format::time));
+    value["kept_until"] = json!(until_ms.map(format::time));
+    context.output.result(&value, || {
+        let lines = [
+            format!("path      {}", format::printable(&address.to_string())),
+            format!("deleted   yes{times}"),
+            format!("version   {} (the deletion)", info.version),
+            format!("file id   {}", format::id(&info.file_id)),
+            format!("created   {}", format::time(info.created_unix_ms)),
+        ];
+        lines.join("\n")
+    })
+}
+
+/// When the file was deleted, which only listings say. `None` if it changed since it was asked about.
+async fn deleted_unix_ms(client: &Client, address: &Address, version: u64) -> Result<Option<u64>, CliError> {
+    let mut listing = Listing::under(&address.bucket, &address.key);
+    listing.include_deleted = true;
+    // The key itself is the first of those that begin with it.
+    listing.limit = 1;
+    loop {
+        let page = client.list(listing.clone()).await?;
+        if let Some(entry) = page.entries.into_iter().next() {
+            return Ok(match entry.kind {
+                Some(v1::list_entry::Kind::File(info)) if info.version == version => {
+                    Some(info.updated_unix_ms)
+                }
+                _ => None,
+            });
+        }
+        if page.next_cursor.is_empty() {
+            return Ok(None);
+        }
+        listing.cursor = page.next_cursor;
+    }
 }
 
 /// `copies    2 of 3 (worst chunk 4): n1 [rack-a], n2 [rack-b]`

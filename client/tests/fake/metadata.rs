@@ -19,6 +19,8 @@ pub struct State {
     position: u64,
     uploads: BTreeMap<Vec<u8>, Upload>,
     pub files: BTreeMap<String, Version>,
+    /// Files that were deleted and are kept, in the version of their deletion.
+    pub kept: BTreeMap<String, Version>,
     /// Chunks of committed versions.
     pub committed: BTreeSet<ChunkId>,
     /// How many further calls are answered `unavailable`.
@@ -60,6 +62,9 @@ fn error(code: ErrorCode) -> Status {
 }
 
 const REALM: [u8; 16] = [3; 16];
+/// Every deletion happens now, and every bucket keeps for a day.
+const DELETED_UNIX_MS: u64 = 1_795_256_430_123;
+const KEEP_MS: u64 = 86_400_000;
 
 impl Service {
     fn enter(&self) -> Result<std::sync::MutexGuard<'_, World>, Status> {
@@ -94,6 +99,13 @@ fn info(path: &str, version: &Version) -> FileInfo {
     }
 }
 
+/// A deleted file as listings show it.
+fn deleted_info(path: &str, kept: &Version) -> FileInfo {
+    let chunks = Vec::new();
+    let marker = Version { size: 0, chunks, inline: None, content_hash: Bytes::new(), ..*kept };
+    FileInfo { deleted: true, updated_unix_ms: DELETED_UNIX_MS, ..info(path, &marker) }
+}
+
 fn committed(world: &World, version: u64) -> CommitUploadResponse {
     let position = world.metadata.position;
     CommitUploadResponse { file_id: vec![5; 16].into(), version, copies: 3, target: 3, position }
@@ -119,7 +131,6 @@ impl Metadata for Service {
     not_here! {
         create_bucket CreateBucketRequest Bucket;
         set_bucket SetBucketRequest Bucket;
-        delete_bucket DeleteBucketRequest CommitPosition;
         list_versions ListVersionsRequest ListVersionsResponse;
         rename RenameRequest FileInfo;
         copy CopyRequest FileInfo;
@@ -277,6 +288,7 @@ impl Metadata for Service {
             inline: None,
             content_hash: request.content_hash,
         };
+        world.metadata.kept.remove(&upload.path);
         world.metadata.files.insert(upload.path, made);
         Ok(Response::new(committed(&world, version)))
     }
@@ -317,6 +329,7 @@ impl Metadata for Service {
             inline,
             content_hash: blake3::hash(&request.content).as_bytes().to_vec().into(),
         };
+        world.metadata.kept.remove(&request.path);
         world.metadata.files.insert(request.path, made);
         let answer = committed(&world, version);
         world.metadata.results.insert(id, answer.clone());
@@ -330,8 +343,22 @@ impl Metadata for Service {
     async fn stat(&self, request: Request<StatRequest>) -> Result<Response<FileInfo>, Status> {
         let path = path_of(&request.into_inner().file);
         let world = self.enter()?;
+        if let Some(kept) = world.metadata.kept.get(&path) {
+            return Ok(Response::new(FileInfo { updated_unix_ms: 0, ..deleted_info(&path, kept) }));
+        }
         let version = world.metadata.files.get(&path).ok_or_else(|| error(ErrorCode::NotFound))?;
         Ok(Response::new(info(&path, version)))
+    }
+
+    async fn delete_bucket(
+        &self,
+        _: Request<DeleteBucketRequest>,
+    ) -> Result<Response<CommitPosition>, Status> {
+        let world = self.enter()?;
+        if world.metadata.files.is_empty() && world.metadata.kept.is_empty() {
+            return Ok(Response::new(CommitPosition { position: world.metadata.position }));
+        }
+        Err(error(ErrorCode::BucketNotEmpty))
     }
 
     async fn get_bucket(&self, request: Request<GetBucketRequest>) -> Result<Response<Bucket>, Status> {
@@ -339,7 +366,8 @@ impl Metadata for Service {
         if name != "bucket" {
             return Err(error(ErrorCode::BucketNotFound));
         }
-        Ok(Response::new(Bucket { name, position: world.metadata.position, ..Default::default() }))
+        let position = world.metadata.position;
+        Ok(Response::new(Bucket { name, keep_ms: KEEP_MS, position, ..Default::default() }))
     }
 
     /// Pages of seven, so that every listing has several, and now and then an empty one.
@@ -363,7 +391,12 @@ impl Metadata for Service {
             }));
         }
         let mut entries: Vec<(String, ListEntry)> = Vec::new();
-        for (path, version) in &world.metadata.files {
+        let kept = world.metadata.kept.iter().filter(|_| request.include_deleted);
+        let all: BTreeMap<&String, FileInfo> = (world.metadata.files.iter())
+            .map(|(path, version)| (path, info(path, version)))
+            .chain(kept.map(|(path, version)| (path, deleted_info(path, version))))
+            .collect();
+        for (path, info) in all {
             let Some(rest) = path.strip_prefix(&root).and_then(|key| key.strip_prefix(&request.prefix))
             else {
                 continue;
@@ -374,7 +407,7 @@ impl Metadata for Service {
                     let folded = format!("{}{}", request.prefix, &rest[..at + 1]);
                     (folded.clone(), list_entry::Kind::CommonPrefix(folded))
                 }
-                None => (path[root.len()..].to_owned(), list_entry::Kind::File(info(path, version))),
+                None => (path[root.len()..].to_owned(), list_entry::Kind::File(info)),
             };
             if entries.last().is_none_or(|(last, _)| *last != name) {
                 entries.push((name, ListEntry { kind: Some(kind) }));
@@ -390,11 +423,17 @@ impl Metadata for Service {
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
-        let path = path_of(&request.into_inner().file);
+        let request = request.into_inner();
+        let path = path_of(&request.file);
         let mut world = self.enter()?;
-        let removed = world.metadata.files.remove(&path).ok_or_else(|| error(ErrorCode::NotFound))?;
-        let position = world.metadata.position;
-        Ok(Response::new(DeleteResponse { version: removed.version, position, ..Default::default() }))
+        let metadata = &mut world.metadata;
+        let (position, kept) =
+            (metadata.position, if request.purge { metadata.kept.remove(&path) } else { None });
+        let removed = metadata.files.remove(&path).or(kept).ok_or_else(|| error(ErrorCode::NotFound))?;
+        if !request.purge {
+            metadata.kept.insert(path, Version { version: position, ..removed });
+        }
+        Ok(Response::new(DeleteResponse { version: position, position, ..Default::default() }))
     }
 
     async fn open_read(
