@@ -23,9 +23,9 @@ use crate::{Client, Result};
 /// plan mends. Until then: plans between two ticks of cluster time may share one grant, and use it up.
 const MAX_GRANT_REFUSALS: u32 = 12;
 
-/// How long a shortage of nodes may be one that passes: a failed node is still being counted out, or
-/// a new leader has not heard of all yet.
-pub(crate) const SHORTAGE: Duration = Duration::from_secs(8);
+/// How long a shortage of nodes may be one that passes: a node that was started again is about to
+/// register. A new leader needs no patience, it begins with the nodes that were up before.
+pub(crate) const SHORTAGE: Duration = Duration::from_secs(2);
 
 /// What the chunks of one upload share.
 pub(crate) struct Upload {
