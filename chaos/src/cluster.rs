@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -120,7 +120,7 @@ impl Cluster {
     pub fn dfsctl<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Vec<u8>> {
         let mut command = self.command(args);
         let what = format!("{command:?}");
-        checked(&what, command.output()?)
+        checked(&what, timed(&mut command)?)
     }
 
     /// Runs `dfsctl ... --output json` and reads what it printed.
@@ -128,7 +128,7 @@ impl Cluster {
         let mut command = self.command(args);
         command.args(["--output", "json"]);
         let what = format!("{command:?}");
-        let printed = checked(&what, command.output()?)?;
+        let printed = checked(&what, timed(&mut command)?)?;
         serde_json::from_slice(&printed)
             .with_context(|| format!("{what} printed no JSON: {}", String::from_utf8_lossy(&printed)))
     }
@@ -182,8 +182,7 @@ impl Cluster {
 
     /// `kill -9` of one process, which is gone when this returns: its files may be changed.
     pub fn kill_and_wait(&self, id: &str) -> Result<()> {
-        checked("dev kill", self.command(["dev", "kill", id, "--data-dir"]).arg(self.data_dir()).output()?)
-            .map(drop)
+        self.dev("kill", id)
     }
 
     /// `kill -9` of every process at once.
@@ -204,8 +203,13 @@ impl Cluster {
 
     /// Starts a process that was killed or stopped, with the address it had.
     pub fn start_process(&self, id: &str) -> Result<()> {
-        checked("dev start", self.command(["dev", "start", id, "--data-dir"]).arg(self.data_dir()).output()?)
-            .map(drop)
+        self.dev("start", id)
+    }
+
+    fn dev(&self, what: &str, id: &str) -> Result<()> {
+        let mut command = self.command(["dev", what, id, "--data-dir"]);
+        command.arg(self.data_dir());
+        checked(&format!("dev {what} {id}"), timed(&mut command)?).map(drop)
     }
 
     /// Starts a process without waiting until it is ready: for one that may never be.
@@ -233,8 +237,7 @@ impl Cluster {
     }
 
     pub fn stop_process(&self, id: &str) -> Result<()> {
-        checked("dev stop", self.command(["dev", "stop", id, "--data-dir"]).arg(self.data_dir()).output()?)
-            .map(drop)
+        self.dev("stop", id)
     }
 
     /// Resident memory of a process in bytes.
@@ -328,6 +331,18 @@ fn binaries() -> Result<PathBuf> {
         );
     }
     Ok(folder.canonicalize()?)
+}
+
+/// Says so on standard error when a command takes longer than a user would call normal.
+pub fn timed(command: &mut Command) -> Result<Output> {
+    let start = Instant::now();
+    let output = command.output()?;
+    let seconds = start.elapsed().as_secs_f64();
+    if seconds > 8.0 {
+        let words: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
+        eprintln!("slow: {seconds:.1} s: dfsctl {}", words.join(" "));
+    }
+    Ok(output)
 }
 
 /// The standard output of a finished command, or an error with all that it printed.

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::ledger::Ledger;
 use super::{Context, Scenario, files_below};
-use crate::cluster::{Cluster, ClusterOptions, Health, Starting};
+use crate::cluster::{Cluster, ClusterOptions, Health, Starting, timed};
 use crate::content;
 use crate::wait::until;
 
@@ -95,7 +95,7 @@ fn ensure_no_vote(cluster: &Cluster, blank: &str, seed: u64) -> Result<()> {
     let other = other_member(cluster, blank, seed)?;
     cluster.kill_and_wait(&other)?;
     for words in [["cluster", "status"].as_slice(), &["bucket", "create", "must-not-be"]] {
-        let output = cluster.command(words).output()?;
+        let output = timed(&mut cluster.command(words))?;
         ensure!(!output.status.success(), "{words:?} worked with one member of three and the blank {blank}");
     }
     ensure!(cluster.health(blank)? != Health::Ready, "{blank} takes part in a cluster it was not added to");
@@ -143,9 +143,11 @@ fn wiped_member(context: &Context) -> Result<()> {
     bring_back(&cluster, &victim, &old, &mut ledger, context.seed)
 }
 
-/// The log alone goes back: the witness beside it tells, at the start. Everything goes back, witness
-/// included: the leader tells, with the first entries it sends. Either way the raft id is given
-/// up.
+/// The log alone goes back: the witness beside it tells, at the start, and the raft id is given up.
+/// Everything goes back, witness included: a leader that had this member's word for the lost entries
+/// tells, with the first entries it sends, and the raft id is given up too. A leader that began
+/// later has no such word; from it the member takes the lost entries again, before it can vote for
+/// anybody who lacks them: that leader's votes came from members who have them.
 fn cut_log(context: &Context) -> Result<()> {
     let cluster = Cluster::start(&ClusterOptions::default())?;
     let mut ledger = Ledger::new(&cluster, context.seed)?;
@@ -170,35 +172,52 @@ fn cut_log(context: &Context) -> Result<()> {
             copy_tree(&kept.join(part), &data.join(part))?;
         }
 
-        let _starting = start_forgetful(&cluster, &victim)
+        let (outcome, _starting) = start_forgetful(&cluster, &victim)
             .with_context(|| format!("{victim} lost {parts:?} (nothing named: everything)"))?;
-        ledger.put_some(&format!("{round} while it waits"))?;
+        println!("  {victim} lost {parts:?}: {outcome:?}");
+        ensure!(outcome == Outcome::Blank || parts.is_empty(), "{victim} did not see that its log is cut");
+        ledger.put_some(&format!("{round} after the loss"))?;
         ledger.check()?;
-        ensure_out(&cluster, &victim, &old)?;
-        ensure_no_vote(&cluster, &victim, seed)?;
-        bring_back(&cluster, &victim, &old, &mut ledger, seed)?;
+        match outcome {
+            Outcome::Blank => {
+                ensure_out(&cluster, &victim, &old)?;
+                ensure_no_vote(&cluster, &victim, seed)?;
+                bring_back(&cluster, &victim, &old, &mut ledger, seed)?;
+            }
+            Outcome::CaughtUp => ensure_votes(&cluster, &victim, &mut ledger, seed)?,
+        }
     }
     Ok(())
 }
 
-/// Starts a member whose log went back until it waits to be added. It may find out only from the
-/// leader; then it ends, and is blank when it starts again.
-fn start_forgetful(cluster: &Cluster, name: &str) -> Result<Starting> {
+/// What becomes of a member whose log went back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    /// It gave up its raft id and waits to be added.
+    Blank,
+    /// It took what it had lost from the leader.
+    CaughtUp,
+}
+
+/// Starts a member whose log went back. It may find out only from the leader; then it ends, and is
+/// blank when it starts again.
+fn start_forgetful(cluster: &Cluster, name: &str) -> Result<(Outcome, Starting)> {
     let first = cluster.begin_start(name)?;
-    let ended = until(&format!("{name} finding out that it lost entries"), PATIENCE, || {
+    let found = until(&format!("{name} finding out that it lost entries"), PATIENCE, || {
         match cluster.health(name)? {
-            Health::NotReady(why) if why.contains("waiting for a cluster") => Ok(false),
-            Health::Gone if first.is_over()? => Ok(true),
+            Health::NotReady(why) if why.contains("waiting for a cluster") => Ok(Some(Outcome::Blank)),
+            Health::Ready if first.is_over()? => Ok(Some(Outcome::CaughtUp)),
+            Health::Gone if first.is_over()? => Ok(None),
             other => bail!("{other:?}"),
         }
     })
     .with_context(|| cluster.log_tails(12))?;
-    if !ended {
-        return Ok(first);
+    if let Some(outcome) = found {
+        return Ok((outcome, first));
     }
     let second = cluster.begin_start(name)?;
     until_blank(cluster, name)?;
-    Ok(second)
+    Ok((Outcome::Blank, second))
 }
 
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
