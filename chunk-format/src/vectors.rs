@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use dfs_types::ids::{from_hex, hex};
 use dfs_types::{
     BucketId, ChunkId, ClusterId, Entropy, FileId, Incarnation, NodeId, Position, PrincipalId, RealmId,
-    Secret, UploadId,
+    RequestId, Secret, UploadId,
 };
 
 use crate::grant::{Allows, Grant, GrantCall, GrantOp, NodeKeys};
@@ -227,6 +227,8 @@ const PATHS: [(u32, [&str; 6]); 3] = [
 fn master_key() {
     let master = Master { generation: 1, secret: run(0x60) };
     assert_eq!(hex(&master.id()), "948b66fd481491c06bebd8579159503f");
+    let key = api_key_secret(&master, &RequestId([1; 16]), &PrincipalId([2; 16]));
+    assert_eq!(hex(key.expose()), "46498072a9d3ca8f72ed31f9ebac29a837b42883de4f3c1721e6c7713e408826");
     let line = master_line(7, &run(0x60));
     let masters = Masters::parse(&format!("# old\n3:{}\n\n{}\n", "0".repeat(64), *line)).unwrap();
     assert_eq!(masters.current().generation, 7);

@@ -133,12 +133,13 @@ mod tests {
 
     #[test]
     fn a_disk_below_its_reserve_is_short_until_it_is_not() {
-        let (space, here) = (Space::default(), std::env::temp_dir());
-        look(&space, &here, Some(0)).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (space, here) = (Space::default(), dir.path());
+        look(&space, here, Some(0)).unwrap();
         assert!(!space.is_short());
-        look(&space, &here, Some(u64::MAX)).unwrap();
+        look(&space, here, Some(u64::MAX)).unwrap();
         assert!(space.is_short());
-        look(&space, &here, Some(0)).unwrap();
+        look(&space, here, Some(0)).unwrap();
         assert!(!space.is_short());
         assert!(look(&space, &here.join("not/there"), None).is_err());
     }

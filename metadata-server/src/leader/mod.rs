@@ -35,7 +35,7 @@ pub struct Timing {
     pub tick_ms: u64,
     /// Pause of a worker that found nothing to do.
     pub background_ms: u64,
-    /// A node is down for this long before its chunks are copied elsewhere.
+    /// A node is down for this long before its chunks are copied elsewhere, but for last copies.
     pub repair_delay_ms: u64,
     pub trash_period_ms: u64,
     /// The epoch floor stays this far behind.

@@ -139,29 +139,33 @@ impl Work for Repair {
                 self.resting.insert(deficit.chunk.key, Rest { until, millis: FIRST_REST_MS });
             }
         }
-        let (operations, table, view, term) = (&self.operations, &table, &view, self.term);
-        let outcomes: Vec<(ChunkKey, Result<v1::LocationChange, DfsError>)> = stream::iter(orders)
-            .map(|order| async move { (order.chunk, copy(operations, table, view, term, &order).await) })
+        let own = self.operations.clone();
+        let (operations, table, term) = (&own, &table, self.term);
+        drop(view);
+        // What is done is committed at once: one copy that hangs holds up no other.
+        let mut outcomes = stream::iter(orders)
+            .map(|order| async move { (order.chunk, copy(operations, table, term, &order).await) })
             .buffer_unordered(self.timing.repair_parallel)
-            .collect()
-            .await;
-        let mut changes = Vec::new();
-        for (key, outcome) in outcomes {
-            match outcome {
-                Ok(change) => {
-                    self.resting.remove(&key);
-                    metrics::counter!("dfs_repair_copies_total").increment(1);
-                    changes.push(change);
-                }
-                Err(error) => {
-                    tracing::info!(chunk = %key.chunk, code = %error.code, %error, "copy failed");
-                    metrics::counter!("dfs_repair_failures_total").increment(1);
-                    self.rest(key);
+            .ready_chunks(ROUND);
+        while let Some(done) = outcomes.next().await {
+            let mut changes = Vec::new();
+            for (key, outcome) in done {
+                match outcome {
+                    Ok(change) => {
+                        self.resting.remove(&key);
+                        metrics::counter!("dfs_repair_copies_total").increment(1);
+                        changes.push(change);
+                    }
+                    Err(error) => {
+                        tracing::info!(chunk = %key.chunk, code = %error.code, %error, "copy failed");
+                        metrics::counter!("dfs_repair_failures_total").increment(1);
+                        self.rest(key);
+                    }
                 }
             }
-        }
-        if !changes.is_empty() {
-            propose(&self.operations, Kind::AddLocations(v1::AddLocations { changes })).await?;
+            if !changes.is_empty() {
+                propose(operations, Kind::AddLocations(v1::AddLocations { changes })).await?;
+            }
         }
         Ok(Next::Now)
     }
@@ -185,7 +189,6 @@ fn waits(deficit: &Deficit, table: &NodeTable, now_ms: u64, delay_ms: u64) -> bo
 async fn copy(
     operations: &Operations,
     table: &NodeTable,
-    view: &StateView,
     term: u64,
     order: &RepairOrder,
 ) -> Result<v1::LocationChange, DfsError> {
@@ -193,7 +196,10 @@ async fn copy(
         |node: &NodeId| DfsError::new(dfs_types::ErrorCode::NodeNotFound, format!("node {node} is gone"));
     let target = table.get(&order.target).ok_or_else(|| unknown(&order.target))?;
     let task = TaskId(operations.draw16());
-    let grant_for = GrantFor::task(task.0, order.chunk.realm, view)?;
+    // Of now: the grants of a long round's last copies must not have run out.
+    let view = operations.parts.consensus.local_view()?;
+    let (grant_for, epoch) = (GrantFor::task(task.0, order.chunk.realm, &view)?, view.position().0);
+    drop(view);
     let mut sources = Vec::new();
     for node in &order.sources {
         let at: &NodeAt = table.get(node).ok_or_else(|| unknown(node))?;
@@ -207,7 +213,7 @@ async fn copy(
         realm_id: order.chunk.realm.to_vec().into(),
         chunk_id: order.chunk.chunk.to_vec().into(),
         sealed_length: order.sealed_length,
-        epoch: view.position().0,
+        epoch,
         sources,
         term,
     };
