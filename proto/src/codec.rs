@@ -1,9 +1,9 @@
 //! The gRPC codec of all generated services: prost, with buffers sized by message type.
 //!
-//! Owner: a codec lives as long as its call. tonic's default buffer of 8 KiB is grown and copied
-//! several times for every data message of 256 KiB; room for a whole one at once saves that. Only the
-//! two message types that carry chunk bytes get it, each in its own direction, because a buffer is
-//! allocated for every call and the other messages are small.
+//! Owner: a codec lives as long as its call. A data message of 256 KiB outgrows tonic's default buffer
+//! of 8 KiB at once; here its room is made in one step. Only the two message types that carry chunk
+//! bytes get it, each in its own direction, because a buffer is allocated for every call and the other
+//! messages are small.
 
 use std::any::TypeId;
 use std::marker::PhantomData;
