@@ -84,6 +84,7 @@ async fn deleted(
     wanted: bool,
     context: &Context,
 ) -> Result<(), CliError> {
+    let shown = format::printable(&address.to_string());
     let at_ms = deleted_unix_ms(client, address, info.version).await?;
     let keep_ms = client.bucket(&address.bucket).await?.keep_ms;
     // Told with "about": the keep time that counts is the one the bucket had when it happened.
@@ -95,10 +96,10 @@ async fn deleted(
         _ => String::new(),
     };
     if !wanted {
-        let error = DfsError::new(ErrorCode::NotFound, format!("{address} was deleted{times}"));
+        let error = DfsError::new(ErrorCode::NotFound, format!("{shown} was deleted{times}"));
         return Err(CliError::from(error).with_hint(format!(
-            "`dfsctl ls --deleted {address}` and `dfsctl stat --deleted {address}` show it; \
-             `dfsctl stat --versions {address}` what `dfsctl get --version` brings back"
+            "`dfsctl ls --deleted {shown}` and `dfsctl stat --deleted {shown}` show it; \
+             `dfsctl stat --versions {shown}` what `dfsctl get --version` brings back"
         )));
     }
     let mut value = ls::file_json(info);
@@ -106,7 +107,7 @@ async fn deleted(
     value["kept_until"] = json!(until_ms.map(format::time));
     context.output.result(&value, || {
         let lines = [
-            format!("path      {}", format::printable(&address.to_string())),
+            format!("path      {shown}"),
             format!("deleted   yes{times}"),
             format!("version   {} (the deletion)", info.version),
             format!("file id   {}", format::id(&info.file_id)),
