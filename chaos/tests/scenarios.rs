@@ -39,6 +39,7 @@ scenarios! {
     spare_takes_over = "spare-takes-over";
     wiped_member = "wiped-member";
     cut_log = "cut-log";
+    late_delete_tickets = "late-delete-tickets";
     rest_walk = "rest-walk";
     flipped_bytes = "flipped-bytes";
     nothing_in_the_clear = "nothing-in-the-clear";

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 mod identical;
 mod kills;
+mod late;
 mod ledger;
 mod members;
 mod rest;
@@ -52,6 +53,7 @@ pub const SCENARIOS: &[Scenario] = &[
     kills::SPARE_TAKES_OVER,
     members::WIPED_MEMBER,
     members::CUT_LOG,
+    late::LATE_DELETE_TICKETS,
     rest::WALK,
     rot::FLIPPED_BYTES,
     secrecy::NOTHING_IN_THE_CLEAR,

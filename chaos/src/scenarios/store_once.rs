@@ -36,9 +36,11 @@ fn same_content_twice(context: &Context) -> Result<()> {
         Path::new("--key-file"),
         &key,
     ])?;
+    let theirs_config = scratch.join("dfsctl.toml");
+    std::fs::write(&theirs_config, as_user(&cluster, &key)?)?;
     let as_other = |words: &[&Path]| {
         let mut command = cluster.command(words);
-        command.env("DFSCTL_API_KEY_FILE", &key);
+        command.env("DFSCTL_CONFIG", &theirs_config);
         checked("dfsctl as another user", command.output()?)
     };
     as_other(&[Path::new("bucket"), Path::new("create"), Path::new("theirs")])?;
@@ -55,4 +57,15 @@ fn same_content_twice(context: &Context) -> Result<()> {
     let back = scratch.join("back");
     as_other(&[Path::new("get"), Path::new("dfs://theirs/first"), &back])?;
     content::check_file(&back, context.seed, "twice", LENGTH).context("their file")
+}
+
+/// The cluster's dfsctl.toml, with another user's key.
+fn as_user(cluster: &Cluster, key: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(cluster.data_dir().join("dfsctl.toml"))?;
+    let lines = text.lines().map(|line| match line.split_once('=').map(|(name, _)| name.trim()) {
+        Some("ca") => Ok(format!("ca = {:?}", cluster.ca()?)),
+        Some("api_key_file") => Ok(format!("api_key_file = {key:?}")),
+        _ => Ok(line.to_owned()),
+    });
+    Ok(lines.collect::<Result<Vec<_>>>()?.join("\n"))
 }
