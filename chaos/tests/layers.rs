@@ -21,7 +21,12 @@ const EDGES: &[(&str, u32, &[&str])] = &[
     ),
     ("chunk-server", 3, &["dfs-types", "dfs-proto", "chunk-format", "transport", "server-kit"]),
     ("dfs-client", 3, &["dfs-types", "dfs-proto", "chunk-format", "transport"]),
-    ("chaos", 4, &["dfs-types", "dfs-proto", "chunk-format", "dfs-client"]),
+    // metadata-core and metadata-server: to read a stopped server's own state.
+    (
+        "chaos",
+        4,
+        &["dfs-types", "dfs-proto", "chunk-format", "metadata-core", "metadata-server", "dfs-client"],
+    ),
 ];
 
 /// Crates that decide: pure and synchronous.

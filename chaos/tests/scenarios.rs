@@ -40,6 +40,7 @@ scenarios! {
     wiped_member = "wiped-member";
     cut_log = "cut-log";
     late_delete_tickets = "late-delete-tickets";
+    bounded_memory = "bounded-memory";
     rest_walk = "rest-walk";
     flipped_bytes = "flipped-bytes";
     nothing_in_the_clear = "nothing-in-the-clear";

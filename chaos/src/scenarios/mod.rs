@@ -5,10 +5,12 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 mod identical;
+mod keys;
 mod kills;
 mod late;
 mod ledger;
 mod members;
+mod memory;
 mod rest;
 mod rot;
 mod secrecy;
@@ -54,6 +56,7 @@ pub const SCENARIOS: &[Scenario] = &[
     members::WIPED_MEMBER,
     members::CUT_LOG,
     late::LATE_DELETE_TICKETS,
+    memory::BOUNDED_MEMORY,
     rest::WALK,
     rot::FLIPPED_BYTES,
     secrecy::NOTHING_IN_THE_CLEAR,

@@ -1,9 +1,11 @@
 //! Nothing that must be secret is on any server's disk or in any log.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
+use super::keys::stored_keys;
 use super::{Context, Scenario};
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::content;
@@ -36,28 +38,78 @@ fn nothing_in_the_clear(context: &Context) -> Result<()> {
         let back = cluster.dfsctl(["cat", &format!("dfs://secrets/{NAME}-{label}")])?;
         ensure!(back == body, "{label} came back changed");
     }
-    let mut needles = vec![("the text", TEXT[..32].to_vec()), ("the marker", marker[..24].to_vec())];
+    let mut needles =
+        vec![("the text".to_owned(), TEXT[..32].to_vec()), ("the marker".to_owned(), marker[..24].to_vec())];
     for key in master_keys(&cluster)? {
-        needles.push(("a master key", key));
+        needles.push(("a master key".to_owned(), key));
     }
     let api_key = cluster.admin_key()?;
-    needles.push(("the admin's API key", api_key.as_bytes().to_vec()));
+    needles.push(("the admin's API key".to_owned(), api_key.as_bytes().to_vec()));
 
     let folders: Vec<PathBuf> =
         cluster.processes()?.iter().flat_map(|p| [p.data_dir.clone(), p.log.clone()]).collect();
     for process in cluster.processes()? {
         cluster.stop_process(&process.id)?;
     }
-    let mut name_seen = false;
+    let server = cluster.role("metadata-server")?.into_iter().next().context("a metadata server")?;
+    let stored = stored_keys(&server.data_dir, &cluster.data_dir().join("master.key"))?;
+    ensure!(stored.len() >= 8, "two realms, three nodes, a bucket, two versions at least");
+    let mut controls = vec![("the file's name".to_owned(), NAME.as_bytes().to_vec())];
+    for key in stored {
+        needles.push((format!("{}, raw,", key.what), key.raw));
+        controls.push((format!("{}, wrapped,", key.what), key.wrapped));
+    }
+    let (needles, controls) = (Needles::new(needles), Needles::new(controls));
+    let mut seen = BTreeSet::new();
     for file in folders.iter().map(|f| files_below(f)).collect::<Result<Vec<_>>>()?.concat() {
         let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;
-        for (what, needle) in &needles {
-            ensure!(find(&bytes, needle).is_none(), "{what} is in the clear in {}", file.display());
+        if let Some(what) = needles.found_in(&bytes).first() {
+            bail!("{what} is in the clear in {}", file.display());
         }
-        name_seen |= find(&bytes, NAME.as_bytes()).is_some();
+        seen.extend(controls.found_in(&bytes));
     }
-    ensure!(name_seen, "the control failed: the file's name was found nowhere, so this search finds nothing");
+    let unseen: Vec<_> = controls.names().filter(|what| !seen.contains(*what)).collect();
+    ensure!(unseen.is_empty(), "the control failed, so this search finds nothing: {unseen:?} not found");
     Ok(())
+}
+
+/// Byte strings that are looked for together, in one pass.
+struct Needles {
+    all: Vec<(String, Vec<u8>)>,
+    /// By their first two bytes.
+    starts: BTreeMap<[u8; 2], Vec<usize>>,
+    first: [bool; 256],
+}
+
+impl Needles {
+    fn new(all: Vec<(String, Vec<u8>)>) -> Self {
+        let (mut starts, mut first) = (BTreeMap::<_, Vec<usize>>::new(), [false; 256]);
+        for (place, (_, needle)) in all.iter().enumerate() {
+            starts.entry([needle[0], needle[1]]).or_default().push(place);
+            first[usize::from(needle[0])] = true;
+        }
+        Self { all, starts, first }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().map(|(name, _)| name.as_str())
+    }
+
+    fn found_in(&self, bytes: &[u8]) -> BTreeSet<&str> {
+        let mut found = BTreeSet::new();
+        for (at, pair) in bytes.windows(2).enumerate() {
+            if !self.first[usize::from(pair[0])] {
+                continue;
+            }
+            for place in self.starts.get(&[pair[0], pair[1]]).into_iter().flatten() {
+                let (name, needle) = &self.all[*place];
+                if bytes[at..].starts_with(needle) {
+                    found.insert(name.as_str());
+                }
+            }
+        }
+        found
+    }
 }
 
 /// The raw bytes of every master key of the cluster: lines `generation:hex`.
@@ -90,16 +142,17 @@ pub fn files_below(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Where `needle` begins in `bytes`.
-pub fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    let first = *needle.first()?;
-    let mut from = 0;
-    while let Some(step) = bytes[from..].iter().position(|b| *b == first) {
-        let at = from + step;
-        if bytes[at..].starts_with(needle) {
-            return Some(at);
-        }
-        from = at + 1;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn needles_are_found_wherever_they_are() {
+        let named = |text: &str| (text.to_owned(), text.as_bytes().to_vec());
+        let needles = Needles::new(vec![named("abc"), named("abd"), named("zz")]);
+        assert!(needles.found_in(b"ab ac zab").is_empty());
+        assert_eq!(needles.found_in(b"ababd.abc"), BTreeSet::from(["abc", "abd"]));
+        assert_eq!(needles.found_in(b"..zzz"), BTreeSet::from(["zz"]));
+        assert!(needles.found_in(b"").is_empty());
     }
-    None
 }
