@@ -499,6 +499,68 @@ async fn a_location_on_a_node_that_does_not_answer_is_refused_at_once() {
     server.stop().await;
 }
 
+/// A node says once that a copy is bad; that it cannot be asked at that moment must not lose it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_whose_node_does_not_answer_at_first_is_not_forgotten() {
+    let mut server = TestServer::start().await;
+    let mut admin = server.admin();
+    bucket(&mut admin, "data").await;
+    for name in ["n1", "n2", "n3"] {
+        server.add_node(name, name).await;
+    }
+    let upload = begin(&mut admin, "/data/file").await;
+    let chunk = seal_chunk(&mut admin, &upload, b"rotten").await;
+    let planned = plan(&mut admin, &upload, &chunk).await.unwrap();
+    let realm = RealmId::from_slice(&upload.realm_id).unwrap();
+    let scope: [u8; 16] = upload.upload_id.as_ref().try_into().unwrap();
+    let sealed = chunk.bytes.len() as u64;
+    let receipts = ["n1", "n2", "n3"]
+        .map(|node| server.fleet.receipt(node, realm, scope, planned.position, chunk.id, sealed));
+    admin.append_page(page(&upload, &chunk, receipts.to_vec())).await.unwrap();
+    admin.commit_upload(commit(&upload, 6)).await.unwrap();
+
+    let n1 = NodeId::new("n1").unwrap();
+    let incarnation = {
+        let mut nodes = server.fleet.nodes.lock().unwrap();
+        let node = nodes.get_mut(&n1).unwrap();
+        node.chunks.clear();
+        node.incarnation
+    };
+    server.fleet.unreachable.lock().unwrap().insert(n1.clone());
+    let beat = v1::HeartbeatRequest {
+        node_id: "n1".into(),
+        incarnation: incarnation.to_vec().into(),
+        capacity: 1 << 40,
+        free: 1 << 39,
+        faults: vec![v1::ChunkFault {
+            realm_id: upload.realm_id.clone(),
+            chunk_id: chunk.id.to_vec().into(),
+            corrupt: true,
+        }],
+        ..Default::default()
+    };
+    server.as_server(transport::Role::ChunkServer, "n1").heartbeat(beat).await.unwrap();
+    let worst = || {
+        let mut admin = admin.clone();
+        async move {
+            let stat = v1::StatRequest { file: by_path("/data/file"), with_copies: true };
+            admin.stat(stat).await.unwrap().into_inner().worst_chunk.unwrap()
+        }
+    };
+    eventually("the copy is doubted", || {
+        let worst = worst();
+        async move { worst.await.locations.iter().any(|at| at.doubted).then_some(()) }
+    })
+    .await;
+    server.fleet.unreachable.lock().unwrap().clear();
+    eventually("the copy is made again", || {
+        let (worst, copies) = (worst(), server.fleet.copies.lock().unwrap().len());
+        async move { (copies == 1 && worst.await.present == 3).then_some(()) }
+    })
+    .await;
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_chunks_leave_the_nodes_after_the_trash_period() {
     let mut server = TestServer::start_with(|settings| settings.trash_period_ms = Some(200)).await;

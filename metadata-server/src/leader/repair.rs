@@ -250,13 +250,14 @@ async fn settle_doubts(
     Ok(())
 }
 
+/// Whether the node said how it is.
 async fn settle(
     operations: &Operations,
     table: &NodeTable,
     at: &NodeAt,
     key: &ChunkKey,
     epoch: u64,
-) -> Result<(), DfsError> {
+) -> Result<bool, DfsError> {
     match operations.probe(at, key).await {
         Ok(Found::Present) => {
             let view = operations.parts.consensus.local_view()?;
@@ -270,9 +271,9 @@ async fn settle(
             propose(operations, Kind::StrikeLocations(v1::StrikeLocations { changes })).await?;
         }
         // The doubt stays; the chunk is copied as if this copy were gone.
-        Ok(Found::Unknown) | Err(_) => {}
+        Ok(Found::Unknown) | Err(_) => return Ok(false),
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Settles what nodes found out about their own chunks.
@@ -286,7 +287,11 @@ pub async fn settle_faults(operations: &Operations, timing: Timing) -> Result<Ne
         let Some(chunk) = query::chunk(&view, key)? else { continue };
         let copy = chunk.copies.iter().find(|copy| table.holder(copy).is_some_and(|at| at.node == node));
         if let (Some(copy), Some(at)) = (copy, table.get(&node)) {
-            settle(operations, &table, at, &key, copy.epoch).await?;
+            if !settle(operations, &table, at, &key, copy.epoch).await? {
+                // The node says it once: kept as a doubt, it is asked again until it answers.
+                let changes = vec![location_change(&key, at, copy.epoch)];
+                propose(operations, Kind::DoubtLocations(v1::DoubtLocations { changes })).await?;
+            }
         }
     }
     Ok(if more { Next::Now } else { timing.pause() })

@@ -39,7 +39,7 @@ pub struct Fleet {
     pub nodes: Mutex<BTreeMap<NodeId, FakeNode>>,
     pub copies: Mutex<Vec<(NodeId, ChunkId)>>,
     pub deletes: Mutex<Vec<(NodeId, ChunkId)>>,
-    /// Nodes that do not answer touches.
+    /// Nodes that answer neither probes nor touches.
     pub unreachable: Mutex<BTreeSet<NodeId>>,
 }
 
@@ -138,6 +138,9 @@ impl NodeControl for Fleet {
         request: v1::ProbeRequest,
         _: Duration,
     ) -> Result<v1::ProbeResponse, DfsError> {
+        if self.unreachable.lock().unwrap().contains(&node.node) {
+            return Err(DfsError::new(ErrorCode::Unavailable, "connection refused"));
+        }
         let nodes = self.nodes.lock().unwrap();
         let at = nodes.get(&node.node).ok_or_else(|| DfsError::new(ErrorCode::Unavailable, "gone"))?;
         let results = request.chunks.iter().map(|chunk| {
