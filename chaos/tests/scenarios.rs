@@ -41,6 +41,7 @@ scenarios! {
     cut_log = "cut-log";
     late_delete_tickets = "late-delete-tickets";
     bounded_memory = "bounded-memory";
+    paused_leader = "paused-leader";
     rest_walk = "rest-walk";
     flipped_bytes = "flipped-bytes";
     nothing_in_the_clear = "nothing-in-the-clear";

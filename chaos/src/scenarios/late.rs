@@ -133,7 +133,7 @@ fn replayed_receipts(cluster: &Cluster, seed: u64) -> Result<()> {
         "/commit_upload",
         Some(&json!({"upload_id": first["upload_id"], "chunks": [&sent]})),
     )?;
-    ensure!(done["copies"] == 3, "{done}");
+    ensure!(done["copies"].as_u64() >= Some(2), "{done}");
 
     let another = curl.init("/late/replay-other", SIZE)?;
     let foreign = json!({"upload_id": another["upload_id"], "chunks": [&sent]});
@@ -145,7 +145,11 @@ fn replayed_receipts(cluster: &Cluster, seed: u64) -> Result<()> {
         let copies = disks::copies(cluster, &[])?;
         Ok(copies.iter().filter(|((_, id), _)| id.to_string() == chunk).map(|(_, copies)| *copies).sum())
     };
-    ensure!(on_disks()? == 3, "the chunk is not on three disks");
+    until("the chunk on three disks", PATIENCE, || {
+        let copies = on_disks()?;
+        ensure!(copies == 3 && counter(cluster, "deficits")? == 0, "{copies} copies");
+        Ok(())
+    })?;
     cluster.dfsctl(["rm", "--purge", "dfs://late/replay-first"])?;
     until("the chunk purged from every disk", PATIENCE, || {
         let copies = on_disks()?;

@@ -11,6 +11,7 @@ mod late;
 mod ledger;
 mod members;
 mod memory;
+mod paused;
 mod rest;
 mod rot;
 mod secrecy;
@@ -57,6 +58,7 @@ pub const SCENARIOS: &[Scenario] = &[
     members::CUT_LOG,
     late::LATE_DELETE_TICKETS,
     memory::BOUNDED_MEMORY,
+    paused::PAUSED_LEADER,
     rest::WALK,
     rot::FLIPPED_BYTES,
     secrecy::NOTHING_IN_THE_CLEAR,

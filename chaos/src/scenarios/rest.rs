@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{Context, Scenario};
-use crate::cluster::{Cluster, ClusterOptions, checked};
+use crate::cluster::{Cluster, ClusterOptions, Process, checked};
 use crate::content;
 
 pub const WALK: Scenario = Scenario {
@@ -26,7 +26,19 @@ impl<'a> Curl<'a> {
     /// Calls the first metadata server, as the cluster's admin.
     pub(super) fn new(cluster: &'a Cluster) -> Result<Self> {
         let server = cluster.role("metadata-server")?.into_iter().next().context("a metadata server")?;
-        Ok(Self { base: format!("https://{}", server.addresses["api"]), key: cluster.admin_key()?, cluster })
+        Self::at(cluster, &server)
+    }
+
+    /// Calls this metadata server.
+    pub(super) fn at(cluster: &'a Cluster, server: &Process) -> Result<Self> {
+        let base = format!("https://{}", server.addresses["api"]);
+        Ok(Self { base, key: cluster.admin_key()?, cluster })
+    }
+
+    /// Status and body of one GET.
+    pub(super) fn get(&self, path: &str) -> Result<(u16, String)> {
+        let (code, _, answer) = self.call("GET", path, None, Some(&self.key))?;
+        Ok((code, String::from_utf8_lossy(&answer).into_owned()))
     }
 
     /// Begins an upload over REST.
