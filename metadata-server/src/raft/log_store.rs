@@ -47,6 +47,8 @@ pub struct LogStore {
 
 struct Log {
     db: DB,
+    /// This member's, as the database has it.
+    raft_id: Option<u64>,
     slots: Slots,
     gate: Arc<dyn PurgeGate>,
     bounds: Mutex<Bounds>,
@@ -186,7 +188,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl LogStore {
     pub fn new(raw: RawLog, slots: Slots, gate: Arc<dyn PurgeGate>) -> Result<Self, LogError> {
         let bounds = raw.bounds()?;
+        let raft_id = raw.raft_id()?;
         let log = Log {
+            raft_id,
             db: raw.db,
             slots,
             gate,
@@ -391,8 +395,18 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.blocking(|e| StorageIOError::write_vote(&e), move |log| log.save_vote(vote)).await
     }
 
+    /// Asked once, when Raft starts. A vote with which this member led counts as one that it asked for and
+    /// did not get: openraft would resume the lead on it without asking anybody, and if the disk had
+    /// gone back in time, write other entries under ids that the others already have. So a leader that
+    /// restarts stands for election in a later term, and whoever has more than it refuses.
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        Ok(self.bounds().vote)
+        let mut vote = self.bounds().vote;
+        if let Some(vote) = &mut vote
+            && vote.leader_id.voted_for() == self.log.raft_id
+        {
+            vote.committed = false;
+        }
+        Ok(vote)
     }
 
     /// Not synced: what it says is known again as soon as a leader speaks. It is written with the

@@ -450,6 +450,31 @@ async fn a_follower_put_back_in_time_stops_itself() {
     group.end().await;
 }
 
+/// It was the leader when its disk was copied: it must not lead again on that old vote, and write
+/// other entries under ids the others have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_put_back_in_time_does_not_lead_on() {
+    let mut group = Group::formed(&["m1", "m2", "m3"]).await;
+    group.propose(tick(3)).await;
+    group.agree().await;
+    let leader = group.leader().await;
+    let earlier = tempfile::tempdir().unwrap();
+    group.kill(&leader).await;
+    copy_all(group.seats[&leader].dir.path(), earlier.path());
+    group.start(&leader).await;
+    group.leader().await;
+    for _ in 0..10 {
+        group.propose(tick(1)).await;
+    }
+    group.agree().await;
+    group.kill(&leader).await;
+    group.seats.get_mut(&leader).unwrap().dir = earlier;
+    group.start(&leader).await;
+    group.propose(tick(1)).await;
+    assert_eq!(group.read_total().await, 14);
+    group.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_are_refused() {
     let group = Group::formed(&["m1"]).await;

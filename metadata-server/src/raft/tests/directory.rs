@@ -149,6 +149,23 @@ async fn a_log_that_went_back_gets_a_new_id() {
 }
 
 #[tokio::test]
+async fn a_leader_does_not_lead_on_after_a_restart() {
+    let home = Home::new();
+    let opened = home.open();
+    let own = opened.identity.raft_id;
+    for (vote, again) in [
+        (Vote::new_committed(1, own ^ 1), Vote::new_committed(1, own ^ 1)),
+        (Vote::new_committed(2, own), Vote::new(2, own)),
+    ] {
+        let mut log = opened.log.clone();
+        log.save_vote(&vote).await.unwrap();
+        assert_eq!(log.read_vote().await.unwrap(), Some(again));
+    }
+    shut(opened).await;
+    assert_eq!(home.open().identity.raft_id, own);
+}
+
+#[tokio::test]
 async fn a_forgotten_vote_alone_is_a_loss_too() {
     let home = Home::new();
     let opened = home.open();
