@@ -173,9 +173,7 @@ fn walk(context: &Context) -> Result<()> {
     refusals(&curl, &committed)?;
 
     curl.ok("DELETE", &format!("/files/{id}"), None)?;
-    // Its id still names it, as deleted: the bucket keeps it for a while. Its path does not.
-    let gone = curl.ok("GET", &format!("/files/{id}"), None)?;
-    ensure!(gone["deleted"] == true && gone["chunks"] == json!([]), "{gone}");
+    curl.refused("GET", &format!("/files/{id}"), None, Some(&curl.key), &[404])?;
     let listed = curl.ok("GET", "/files?prefix=/rest/&limit=10", None)?;
     ensure!(!listed.to_string().contains("/rest/file"), "{listed}");
     let cat = cluster.command(["cat", "dfs://rest/file"]).output()?;

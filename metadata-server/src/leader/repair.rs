@@ -286,12 +286,12 @@ pub async fn settle_faults(operations: &Operations, timing: Timing) -> Result<Ne
         let table = NodeTable::load(operations, &view)?;
         let Some(chunk) = query::chunk(&view, key)? else { continue };
         let copy = chunk.copies.iter().find(|copy| table.holder(copy).is_some_and(|at| at.node == node));
-        if let (Some(copy), Some(at)) = (copy, table.get(&node)) {
-            if !settle(operations, &table, at, &key, copy.epoch).await? {
-                // The node says it once: kept as a doubt, it is asked again until it answers.
-                let changes = vec![location_change(&key, at, copy.epoch)];
-                propose(operations, Kind::DoubtLocations(v1::DoubtLocations { changes })).await?;
-            }
+        if let (Some(copy), Some(at)) = (copy, table.get(&node))
+            && !settle(operations, &table, at, &key, copy.epoch).await?
+        {
+            // The node says it once: kept as a doubt, it is asked again until it answers.
+            let changes = vec![location_change(&key, at, copy.epoch)];
+            propose(operations, Kind::DoubtLocations(v1::DoubtLocations { changes })).await?;
         }
     }
     Ok(if more { Next::Now } else { timing.pause() })

@@ -7,7 +7,7 @@ use axum::extract::{Extension, Path, State};
 use dfs_proto::v1;
 use dfs_proto::v1::file_selector::By;
 use dfs_types::path::split_path;
-use dfs_types::{DfsPath, FileId};
+use dfs_types::{DfsError, DfsPath, ErrorCode, FileId};
 use http::{HeaderMap, StatusCode, Uri};
 use server_kit::Problem;
 
@@ -66,6 +66,13 @@ pub async fn get(
     let first: u32 = query.parse("first_chunk")?.unwrap_or(0);
     let info =
         rest.operations.call(&call, v1::StatRequest { file: by_id(id, version), with_copies: false }).await?;
+    if info.deleted && version.is_none() {
+        return Err(DfsError::new(
+            ErrorCode::NotFound,
+            "the file is deleted; its kept versions can be asked for",
+        )
+        .into());
+    }
     let (version, size, inline) = (info.version, info.size, info.inline || info.deleted);
     let mut file = File::from(info);
     let mut chunks = Vec::new();

@@ -109,6 +109,9 @@ impl Operations {
                         Err(error)
                     }
                 }
+            } else if self.parts.consensus.me().address.is_empty() {
+                // Waiting would only keep the caller from the servers that can answer.
+                return Err(DfsError::new(ErrorCode::Unavailable, "this server is part of no cluster yet"));
             } else {
                 Err(DfsError::new(ErrorCode::Unavailable, "the metadata service has no leader now"))
             };
@@ -191,6 +194,9 @@ impl Operations {
                     Hop::Answer(Ok(payload)) => Ok(payload.as_ref() == [1]),
                     Hop::Answer(Err(error)) | Hop::Lost(error) => Err(error),
                 }
+            } else if self.parts.consensus.me().address.is_empty() {
+                // Waiting would only keep the caller from the servers that can answer.
+                return Err(DfsError::new(ErrorCode::Unavailable, "this server is part of no cluster yet"));
             } else {
                 Err(DfsError::new(ErrorCode::Unavailable, "the metadata service has no leader now"))
             };
