@@ -48,6 +48,9 @@ fn choose(core: &Core, state: &State) -> Option<u32> {
         return Some(*id);
     }
     let sealed = || state.segments.iter().filter(|(_, s)| s.phase == Phase::Sealed && idle(s));
+    if let Some((id, _)) = sealed().find(|(_, segment)| segment.headless) {
+        return Some(*id);
+    }
     let dead = |segment: &Segment| {
         let frame = (SEGMENT_HEADER_BYTES + RECORD_HEADER_BYTES) as u64;
         segment.allocated.saturating_sub(frame).saturating_sub(segment.live)

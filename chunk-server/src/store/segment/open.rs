@@ -190,6 +190,7 @@ impl Opening<'_> {
                 unsynced: 0,
                 rows: 0,
                 live: 0,
+                headless: matches!(identity, Some((_, None))),
                 stuck: false,
             };
             state.segments.insert(id, segment);

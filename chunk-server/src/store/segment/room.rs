@@ -171,6 +171,7 @@ impl Core {
             unsynced: 0,
             rows: 0,
             live: 0,
+            headless: false,
             stuck: false,
         };
         state.segments.insert(id, segment);

@@ -54,6 +54,9 @@ pub struct Segment {
     pub rows: u64,
     /// Bytes of records still needed.
     pub live: u64,
+    /// Its own header is damaged, and what follows can still be walked: compaction moves it out before
+    /// anything else, while it can.
+    pub headless: bool,
     /// Compaction found something it could not move; not tried again before the next start.
     pub stuck: bool,
 }
