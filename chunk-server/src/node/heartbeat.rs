@@ -23,7 +23,9 @@ use crate::telemetry;
 
 /// A busy disk may hold a look at the usage longer than this; the last one known then goes out.
 const USAGE_DEADLINE: Duration = Duration::from_millis(500);
-/// The health component that waits for the first registration.
+/// Between heartbeats of a node whose store is still being opened.
+const WHILE_OPENING: Duration = Duration::from_millis(100);
+/// The health component that waits until the leader knows this node and the room it has.
 pub const REGISTRATION: &str = "registration";
 /// Between two addresses tried in a row.
 const NEXT_ADDRESS: Duration = Duration::from_millis(100);
@@ -135,7 +137,6 @@ impl Heartbeats {
 
         node.learn(asked_at, answer.cluster_time_ms, answer.epoch_floor, Position(answer.position));
         node.registered(NodeKeys::derive(&secret));
-        self.membership.health.ready(REGISTRATION);
         self.registered = true;
         tracing::info!(address, incarnation = %node.incarnation, "registered");
         // The leader knows nothing of our disk yet.
@@ -145,6 +146,7 @@ impl Heartbeats {
     async fn heartbeat(&mut self, address: &str) -> Result<Duration, DfsError> {
         let Membership { node, peers, .. } = &self.membership;
         let faults = node.faults.next();
+        let rebuilding = node.opened_store().is_none();
         let request = HeartbeatRequest {
             node_id: node.id.to_string(),
             incarnation: node.incarnation.to_vec().into(),
@@ -152,7 +154,7 @@ impl Heartbeats {
             used: self.usage.used,
             chunks: self.usage.chunks,
             free: if node.is_draining() { 0 } else { self.usage.free },
-            index_rebuilding: node.opened_store().is_none(),
+            index_rebuilding: rebuilding,
             faults: faults.clone(),
         };
         let mut client = peers.cluster(address)?;
@@ -166,6 +168,11 @@ impl Heartbeats {
             return Ok(Duration::ZERO);
         }
         node.faults.told(&faults);
+        // Ready is who can be given chunks: the leader knows the room on an opened store now.
+        if rebuilding {
+            return Ok(WHILE_OPENING);
+        }
+        self.membership.health.ready(REGISTRATION);
         if answer.interval_ms > 0 {
             // Never so seldom that the node looks suspect, never a busy loop.
             self.interval = Duration::from_millis(answer.interval_ms.clamp(10, NODE_SUSPECT_MS / 2));

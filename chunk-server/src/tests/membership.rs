@@ -67,19 +67,20 @@ async fn metrics_are_for_servers() {
 async fn a_stopping_node_finishes_what_it_began() {
     let cluster = TestCluster::start().await;
     let n1 = cluster.node("n1").await;
-    let chunk = chunk(2_000_000, 1);
+    let chunk = chunk(20_000_000, 1);
     let all = messages(cluster.put_header(&[&n1], &chunk, 5), &chunk.bytes);
     let (sender, receiver) = mpsc::channel(1);
     let put = cluster.send_stream(&n1, ReceiverStream::new(receiver).boxed());
     let feed = async {
-        for message in all.iter().take(4) {
+        // More than a stream's window: the node has begun to take it in.
+        for message in all.iter().take(48) {
             sender.send(message.clone()).await.unwrap();
         }
         n1.shutdown.trigger();
         while n1.server.health().is_ready() {
             tokio::task::yield_now().await;
         }
-        for message in all.iter().skip(4) {
+        for message in all.iter().skip(48) {
             sender.send(message.clone()).await.unwrap();
         }
         drop(sender);
