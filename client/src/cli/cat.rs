@@ -8,7 +8,7 @@ use crate::{FileRef, ReadRange};
 /// Print files, or a part of one, to standard output
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  dfsctl cat dfs://work/notes.txt\n  dfsctl cat --offset 1000000 --length 100 dfs://work/film.mkv | xxd"
+    after_help = "Examples:\n  dfsctl cat dfs://docs/notes.txt\n  dfsctl cat --offset 1000000 --length 100 dfs://docs/film.mkv | xxd"
 )]
 pub(crate) struct CatArgs {
     /// dfs://BUCKET/KEY

@@ -26,7 +26,7 @@ pub(crate) struct ChunkArgs {
 enum ChunkCommand {
     /// Seal FILE as one chunk of an upload that curl began, send it, and print what commit_upload wants
     #[command(
-        after_help = "Example:\n  dfsctl curl -X POST -d '{\"path\":\"/work/big\",\"size\":4194304}' /init_upload > plan.json\n  dfsctl chunk put --plan plan.json --index 0 first-4-MiB"
+        after_help = "Example:\n  dfsctl curl -X POST -d '{\"path\":\"/docs/big\",\"size\":4194304}' /init_upload > plan.json\n  dfsctl chunk put --plan plan.json --index 0 first-4-MiB"
     )]
     Put {
         /// The answer of POST /init_upload

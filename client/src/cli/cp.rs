@@ -14,7 +14,7 @@ use crate::{FileRef, Listing, v1};
 /// Copy files inside the cluster, by reference: no bytes move
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  dfsctl cp dfs://work/final.txt dfs://archive/2026/\n  dfsctl cp -r dfs://work/2026 dfs://archive/2026"
+    after_help = "Examples:\n  dfsctl cp dfs://docs/final.txt dfs://archive/2026/\n  dfsctl cp -r dfs://docs/2026 dfs://archive/2026"
 )]
 pub(crate) struct CpArgs {
     /// dfs://BUCKET/KEY

@@ -17,7 +17,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Send a request to the REST interface with this cluster's CA and key
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  dfsctl curl /nodes\n  dfsctl curl '/files?prefix=/work/&delimiter=/'\n  dfsctl curl -X POST -d '{\"path\":\"/work/empty\"}' /files\n  dfsctl curl -X DELETE /files/0190c5a0-0000-7000-8000-000000000000\n\nThe answer goes to standard output, whatever it is; the exit code is the one of its error."
+    after_help = "Examples:\n  dfsctl curl /nodes\n  dfsctl curl '/files?prefix=/docs/&delimiter=/'\n  dfsctl curl -X POST -d '{\"path\":\"/docs/empty\"}' /files\n  dfsctl curl -X DELETE /files/0190c5a0-0000-7000-8000-000000000000\n\nThe answer goes to standard output, whatever it is; the exit code is the one of its error."
 )]
 pub(crate) struct CurlArgs {
     /// Path with query, such as /nodes

@@ -18,9 +18,9 @@ use crate::{Client, ErrorCode, FileRef, Listing, Progress, ReadRange, v1};
 
 const EXAMPLES: &str = "\
 Examples:
-  dfsctl get dfs://work/2026/report.pdf .         as ./report.pdf
-  dfsctl get dfs://work/final.pdf report.pdf      under another name
-  dfsctl get -r dfs://work/tree tree              a directory, as cp -r does it
+  dfsctl get dfs://docs/2026/report.pdf .         as ./report.pdf
+  dfsctl get dfs://docs/final.pdf report.pdf      under another name
+  dfsctl get -r dfs://docs/tree tree              a directory, as cp -r does it
   dfsctl get dfs://backup/db.sql - | psql db      to standard output
 
 Files appear under their names only when they are whole. Nothing is written outside DST.";

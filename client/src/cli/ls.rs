@@ -12,7 +12,7 @@ use crate::{Client, ErrorCode, FileRef, Listing, v1};
 /// List buckets, or files
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  dfsctl ls                          the buckets\n  dfsctl ls dfs://work/2026/         one level, as a directory\n  dfsctl ls -r -l dfs://work/        everything, with size, time and version\n  dfsctl ls --output json -r dfs://work | jq -r '.entries[].path'"
+    after_help = "Examples:\n  dfsctl ls                          the buckets\n  dfsctl ls dfs://docs/2026/         one level, as a directory\n  dfsctl ls -r -l dfs://docs/        everything, with size, time and version\n  dfsctl ls --output json -r dfs://docs | jq -r '.entries[].path'"
 )]
 pub(crate) struct LsArgs {
     /// dfs://BUCKET/PREFIX

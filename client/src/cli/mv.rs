@@ -10,7 +10,7 @@ use crate::options::Condition;
 /// Rename a file, at once and with its history; into another bucket: copy by reference, then delete
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  dfsctl mv dfs://work/draft.txt dfs://work/final.txt\n  dfsctl mv dfs://work/a.txt dfs://work/2026/        keeps its name"
+    after_help = "Examples:\n  dfsctl mv dfs://docs/draft.txt dfs://docs/final.txt\n  dfsctl mv dfs://docs/a.txt dfs://docs/2026/        keeps its name"
 )]
 pub(crate) struct MvArgs {
     /// dfs://BUCKET/KEY

@@ -15,11 +15,11 @@ use crate::{Client, ErrorCode, Policy, Progress, PutOptions, PutResult, Source, 
 
 const EXAMPLES: &str = "\
 Examples:
-  dfsctl put report.pdf dfs://work/2026/          as dfs://work/2026/report.pdf
-  dfsctl put report.pdf dfs://work/final.pdf      under another name
-  dfsctl put -r tree dfs://work/tree              a directory, as cp -r does it
+  dfsctl put report.pdf dfs://docs/2026/          as dfs://docs/2026/report.pdf
+  dfsctl put report.pdf dfs://docs/final.pdf      under another name
+  dfsctl put -r tree dfs://docs/tree              a directory, as cp -r does it
   pg_dump db | dfsctl put - dfs://backup/db.sql   standard input
-  dfsctl put -- -odd-name dfs://work/             a name that begins with a dash
+  dfsctl put -- -odd-name dfs://docs/             a name that begins with a dash
 
 A put of a file that was interrupted goes on where it stopped when the same command is run again.";
 

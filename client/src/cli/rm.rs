@@ -12,7 +12,7 @@ use crate::{ErrorCode, FileRef, Listing, v1};
 /// Delete files. The bucket keeps them for its keep time unless --purge
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  dfsctl rm dfs://work/old.pdf\n  dfsctl rm -r dfs://work/2019/\n  dfsctl rm --version 65536 dfs://work/final.pdf     one version alone\n  dfsctl rm -r --purge dfs://work/                   everything for good, deleted files that are kept too"
+    after_help = "Examples:\n  dfsctl rm dfs://docs/old.pdf\n  dfsctl rm -r dfs://docs/2019/\n  dfsctl rm --version 65536 dfs://docs/final.pdf     one version alone\n  dfsctl rm -r --purge dfs://docs/                   everything for good, deleted files that are kept too"
 )]
 pub(crate) struct RmArgs {
     /// dfs://BUCKET/KEY

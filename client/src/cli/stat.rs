@@ -10,7 +10,7 @@ use crate::{Client, DfsError, ErrorCode, FileRef, Listing, v1};
 /// Show a file: size, version, and how many copies of its worst chunk there are and where
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  dfsctl stat dfs://work/final.pdf\n  dfsctl stat --versions dfs://work/final.pdf\n  dfsctl stat --deleted dfs://work/old.pdf           when it was deleted, and how long it is kept"
+    after_help = "Examples:\n  dfsctl stat dfs://docs/final.pdf\n  dfsctl stat --versions dfs://docs/final.pdf\n  dfsctl stat --deleted dfs://docs/old.pdf           when it was deleted, and how long it is kept"
 )]
 pub(crate) struct StatArgs {
     /// dfs://BUCKET/KEY
