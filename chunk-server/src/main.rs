@@ -1,86 +1,30 @@
-//! The chunk-server program: settings, logs, certificates, and the server of the library.
+//! The chunk-server program: settings, certificates, the segment store, and the server of the library.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use chunk_server::server::{ChunkServer, OpenStore};
-use chunk_server::settings::{Certificates, Settings};
+use chunk_server::settings::Settings;
 use chunk_server::store::ChunkStore;
 use chunk_server::store::segment::{SegmentStore, Settings as StoreSettings};
 use dfs_types::{DfsError, ErrorCode, OsEntropy};
-use server_kit::{LogSettings, Shutdown, secret_file, shutdown};
-use transport::Tls;
-
-/// What blocking work, such as a scan for the index, gets after everything else has stopped.
-const LAST_WORK: Duration = Duration::from_secs(1);
+use server_kit::Life;
 
 fn main() -> ExitCode {
-    let settings = server_kit::config::load::<Settings, Settings>().unwrap_or_else(|error| error.exit());
-    if let Err(error) = prepare(&settings) {
-        eprintln!("error: {error}");
-        return ExitCode::FAILURE;
-    }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "no threads");
-            return ExitCode::FAILURE;
-        }
-    };
-    let result = runtime.block_on(run(settings));
-    runtime.shutdown_timeout(LAST_WORK);
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(code = %error.code, error = %error.message, "the server ends");
-            ExitCode::FAILURE
-        }
-    }
+    server_kit::program::run(serve)
 }
 
-/// Before any key is read and any thread started.
-fn prepare(settings: &Settings) -> anyhow::Result<()> {
-    server_kit::hardening::harden()?;
-    server_kit::logging::init(&LogSettings {
-        format: settings.log_format.unwrap_or_default(),
-        level: settings.log_level.clone().unwrap_or_else(|| "info".to_owned()),
-        file: settings.log_file.clone(),
-        server: format!("chunk-server/{}", settings.id.as_deref().unwrap_or("?")),
-    })?;
-    server_kit::metrics::install()?;
-    server_kit::hardening::raise_open_files();
-    Ok(())
-}
-
-async fn run(settings: Settings) -> Result<(), DfsError> {
+async fn serve(settings: Settings, life: Life) -> Result<(), DfsError> {
+    server_kit::metrics::install().map_err(|error| DfsError::new(ErrorCode::Internal, error.to_string()))?;
     let setup = settings.setup()?;
     let certificates = settings.certificates()?;
-    let tls = with_certificates(&certificates, |ca, cert, key| Ok(Tls::server(ca, cert, key)?))?;
-    let signals = |error: std::io::Error| DfsError::new(ErrorCode::Io, format!("signals: {error}"));
-    let stop = Shutdown::on_signals().map_err(signals)?;
+    let tls = settings.load_tls()?;
     let reloaded = tls.clone();
-    shutdown::on_hangup(&stop, move || {
-        let replaced = with_certificates(&certificates, |ca, cert, key| Ok(reloaded.replace(ca, cert, key)?));
-        match replaced {
-            Ok(()) => tracing::info!("certificates reread"),
-            Err(error) => tracing::error!(error = %error.message, "the old certificates stay"),
-        }
-    })
-    .map_err(signals)?;
-    ChunkServer::start(setup, tls, open_segments(&settings), stop).await?.finished().await
-}
-
-fn with_certificates<T>(
-    files: &Certificates,
-    use_them: impl FnOnce(&[u8], &[u8], &[u8]) -> Result<T, DfsError>,
-) -> Result<T, DfsError> {
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|e| DfsError::new(ErrorCode::Io, format!("{}: {e}", path.display())))
-    };
-    let key = secret_file::read(&files.key)?;
-    use_them(&read(&files.ca)?, &read(&files.cert)?, &key)
+    life.on_reload::<Settings>(move || {
+        let pem = certificates.read()?;
+        Ok(reloaded.replace(&pem.ca, &pem.cert, &pem.key)?)
+    })?;
+    ChunkServer::start(setup, tls, open_segments(&settings), life.stop).await?.finished().await
 }
 
 fn open_segments(settings: &Settings) -> OpenStore {

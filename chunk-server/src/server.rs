@@ -76,7 +76,7 @@ impl ChunkServer {
         open: OpenStore,
         shutdown: Shutdown,
     ) -> Result<Self, DfsError> {
-        check_identity(&tls, &setup.node)?;
+        tls.must_be(Role::ChunkServer, setup.node.as_str())?;
         let clock = Arc::new(SystemClock::new());
         let data_dir = DataDir::open(&setup.data_dir, &setup.node, &*clock, &OsEntropy)?;
         if let Some(joined) = data_dir.identity().cluster.filter(|joined| *joined != tls.cluster()) {
@@ -174,19 +174,6 @@ impl ChunkServer {
         closed.map_err(|_| failed("closing the store panicked: see the log"))?;
         tracing::info!("stopped");
         opened
-    }
-}
-
-fn check_identity(tls: &Tls, node: &NodeId) -> Result<(), DfsError> {
-    match tls.identity() {
-        Some(identity) if identity.role == Role::ChunkServer && identity.id == *node => Ok(()),
-        Some(identity) => Err(DfsError::new(
-            ErrorCode::InvalidArgument,
-            format!("the certificate is of {} {}, not of chunk-server {node}", identity.role, identity.id),
-        )),
-        None => {
-            Err(DfsError::new(ErrorCode::InvalidArgument, "a chunk server needs a certificate of its own"))
-        }
     }
 }
 

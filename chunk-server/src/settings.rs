@@ -7,8 +7,10 @@ use std::time::Duration;
 use dfs_types::limits::{GIB, MAX_ADDRESS_BYTES, MAX_DOMAIN_BYTES};
 use dfs_types::{DfsError, ErrorCode, NodeId};
 use serde::{Deserialize, Serialize};
+use server_kit::certificates::CertificateFiles;
 use server_kit::config::required;
-use server_kit::{ConfigError, LogFormat};
+use server_kit::{ConfigError, LogFormat, LogSettings, ServerSettings};
+use transport::{Role, Tls};
 
 use crate::server::Setup;
 use crate::upkeep::Pace;
@@ -104,17 +106,10 @@ impl Default for Settings {
     }
 }
 
-/// Files of certificates, as named in the settings.
-#[derive(Clone, Debug)]
-pub struct Certificates {
-    pub ca: PathBuf,
-    pub cert: PathBuf,
-    pub key: PathBuf,
-}
-
 impl Settings {
-    pub fn certificates(&self) -> Result<Certificates, ConfigError> {
-        Ok(Certificates {
+    /// Certificates and private key.
+    pub fn certificates(&self) -> Result<CertificateFiles, ConfigError> {
+        Ok(CertificateFiles {
             ca: required(self.ca.clone(), "ca")?,
             cert: required(self.cert.clone(), "cert")?,
             key: required(self.key.clone(), "key")?,
@@ -159,6 +154,15 @@ impl Settings {
         })
     }
 
+    /// This node's identity, from its files.
+    ///
+    /// # Errors
+    /// What is wrong with a file; a certificate of another server.
+    pub fn load_tls(&self) -> Result<Tls, DfsError> {
+        let pem = self.certificates()?.read()?;
+        Ok(Tls::server(&pem.ca, &pem.cert, &pem.key)?)
+    }
+
     fn pace(&self) -> Pace {
         let default = Pace::default();
         Pace {
@@ -167,6 +171,22 @@ impl Settings {
             compact_idle: self.compact_idle_ms.map_or(default.compact_idle, Duration::from_millis),
             ..default
         }
+    }
+}
+
+impl ServerSettings for Settings {
+    fn logs(&self) -> LogSettings {
+        LogSettings {
+            format: self.log_format.unwrap_or_default(),
+            level: self.log_level.clone().unwrap_or_else(|| "info".to_owned()),
+            file: self.log_file.clone(),
+            server: format!("chunk-server/{}", self.id.as_deref().unwrap_or("?")),
+        }
+    }
+
+    fn check(&self) -> Result<(), DfsError> {
+        let setup = self.setup()?;
+        Ok(self.load_tls()?.must_be(Role::ChunkServer, setup.node.as_str())?)
     }
 }
 
@@ -198,6 +218,12 @@ mod tests {
         assert_eq!((setup.domain.as_str(), setup.listen.as_str()), ("n1", "0.0.0.0:3001"));
         assert_eq!(setup.metadata, ["m1:1", "m2:2"]);
         assert_eq!(setup.pace.scrub_idle, Duration::from_millis(5));
+    }
+
+    #[test]
+    fn the_settings_file_of_the_documents_will_do() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/systemd/chunk-server.toml");
+        assert_eq!(check(&format!("--config {file}")).unwrap().domain, "rack-a");
     }
 
     #[test]

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_types::{DfsError, ErrorCode, NodeId, limits};
+use dfs_types::{DfsError, ErrorCode, NodeId, OsEntropy, limits};
 use serde::{Deserialize, Serialize};
-use server_kit::LogFormat;
+use server_kit::certificates::CertificateFiles;
 use server_kit::config::required;
+use server_kit::{LogFormat, LogSettings, ServerSettings};
+use transport::{Role, Tls};
 
+use crate::keyring::Keyring;
 use crate::kv::Compression;
 use crate::leader::Timing;
 use crate::leader::book::LivenessTimes;
@@ -18,7 +22,7 @@ use crate::leader::book::LivenessTimes;
 const MAX_REPAIR_PARALLEL: usize = 64;
 
 /// One server of the replicated metadata service: the namespace, the planner, REST and gRPC.
-#[derive(clap::Parser, Serialize, Deserialize, Default, Clone, Debug)]
+#[derive(clap::Parser, Serialize, Deserialize, Clone, Debug)]
 #[command(name = "metadata-server", version)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -28,7 +32,7 @@ pub struct Settings {
     /// Directory of log and state; owned by this server alone
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Address to listen at
+    /// Address to listen at [default: 0.0.0.0:8080]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<String>,
     /// Address at which others reach this server; default: the one it listens at
@@ -109,6 +113,45 @@ pub struct Settings {
     pub keep_entries: Option<u64>,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            id: None,
+            data_dir: None,
+            listen: Some("0.0.0.0:8080".to_owned()),
+            advertise: None,
+            ca: None,
+            cert: None,
+            key: None,
+            master_key_file: None,
+            admin_key_file: None,
+            initial_members: Vec::new(),
+            metrics_listen: None,
+            reserve_bytes: None,
+            log_level: Some("info".to_owned()),
+            log_format: Some(LogFormat::Json),
+            log_file: None,
+            config: None,
+            state_compression: None,
+            heartbeat_ms: Some(limits::RAFT_HEARTBEAT_MS),
+            election_min_ms: Some(limits::ELECTION_MIN_MS),
+            election_max_ms: Some(limits::ELECTION_MAX_MS),
+            node_heartbeat_ms: Some(limits::NODE_HEARTBEAT_MS),
+            node_suspect_ms: Some(limits::NODE_SUSPECT_MS),
+            node_down_ms: Some(limits::NODE_DOWN_MS),
+            repair_delay_ms: Some(limits::REPAIR_DELAY_MS),
+            trash_period_ms: Some(limits::TRASH_PERIOD_MS),
+            floor_lag_ms: Some(limits::EPOCH_FLOOR_LAG_MS),
+            upload_expiry_ms: Some(limits::UPLOAD_EXPIRY_MS),
+            tick_ms: Some(limits::TICK_MS),
+            background_ms: None,
+            repair_parallel: None,
+            snapshot_entries: None,
+            keep_entries: None,
+        }
+    }
+}
+
 /// Checked settings.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -133,15 +176,6 @@ pub struct Setup {
     pub timing: Timing,
 }
 
-/// Where the key material is.
-#[derive(Clone, Debug)]
-pub struct KeyFiles {
-    pub ca: PathBuf,
-    pub cert: PathBuf,
-    pub key: PathBuf,
-    pub master: PathBuf,
-}
-
 impl Setup {
     /// Port 0 stands for the one the system picked: in the advertised address, and among the initial
     /// members for this server.
@@ -155,6 +189,32 @@ impl Setup {
         if let Some(own) = self.initial_members.get_mut(self.name.as_str()) {
             picked(own);
         }
+    }
+}
+
+impl ServerSettings for Settings {
+    fn logs(&self) -> LogSettings {
+        LogSettings {
+            format: self.log_format.unwrap_or_default(),
+            level: log_level(self.log_level.as_deref()),
+            file: self.log_file.clone(),
+            server: format!("metadata-server/{}", self.id.as_deref().unwrap_or("?")),
+        }
+    }
+
+    fn check(&self) -> Result<(), DfsError> {
+        let setup = self.setup()?;
+        let (tls, _) = self.load_keys()?;
+        Ok(tls.must_be(Role::MetadataServer, setup.name.as_str())?)
+    }
+}
+
+/// openraft reports every unreachable member at once as ERROR, and that it stopped through us as well: it
+/// is silent unless asked for.
+fn log_level(given: Option<&str>) -> String {
+    match given.unwrap_or("info") {
+        directives if directives.contains("openraft") => directives.to_owned(),
+        level => format!("{level},openraft=off"),
     }
 }
 
@@ -176,6 +236,11 @@ impl Settings {
     pub fn setup(&self) -> Result<Setup, DfsError> {
         let name = NodeId::new(required(self.id.clone(), "id")?)?;
         let listen = required(self.listen.clone(), "listen")?;
+        let unspecified = listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+        ensure(
+            self.advertise.is_some() || !unspecified,
+            "advertise is required, for nobody can call the address to listen at",
+        )?;
         let advertise = self.advertise.clone().unwrap_or_else(|| listen.clone());
         ensure(is_address(&advertise), "advertise must be HOST:PORT")?;
         let ms = |given: Option<u64>, default: u64| given.unwrap_or(default);
@@ -233,13 +298,24 @@ impl Settings {
         })
     }
 
-    pub fn key_files(&self) -> Result<KeyFiles, DfsError> {
-        Ok(KeyFiles {
+    /// Certificates and private key.
+    pub fn certificates(&self) -> Result<CertificateFiles, DfsError> {
+        Ok(CertificateFiles {
             ca: required(self.ca.clone(), "ca")?,
             cert: required(self.cert.clone(), "cert")?,
             key: required(self.key.clone(), "key")?,
-            master: required(self.master_key_file.clone(), "master_key_file")?,
         })
+    }
+
+    /// This server's identity and the cluster's keys, from their files.
+    ///
+    /// # Errors
+    /// What is wrong with a file; a certificate of another server.
+    pub fn load_keys(&self) -> Result<(Tls, Keyring), DfsError> {
+        let pem = self.certificates()?.read()?;
+        let tls = Tls::server(&pem.ca, &pem.cert, &pem.key)?;
+        let master = required(self.master_key_file.clone(), "master_key_file")?;
+        Ok((tls, Keyring::load(&master, Arc::new(OsEntropy))?))
     }
 
     fn compression(&self) -> Result<Compression, DfsError> {
@@ -289,11 +365,20 @@ mod tests {
     }
 
     #[test]
+    fn the_settings_file_of_the_documents_will_do() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/systemd/metadata-server.toml");
+        let line = ["metadata-server", "--config", file].map(Into::into);
+        let settings = server_kit::config::load_from::<Settings, Settings>(line, &|_| None).unwrap();
+        assert_eq!(settings.setup().unwrap().initial_members.len(), 3);
+    }
+
+    #[test]
     fn what_contradicts_itself_is_refused() {
         let setup = settings(|_| {}).unwrap();
         assert_eq!(setup.initial_members["m2"], "b:2");
         assert_eq!(setup.advertise, "127.0.0.1:8080");
-        let bad: [fn(&mut Settings); 9] = [
+        let bad: [fn(&mut Settings); 10] = [
+            |s| s.listen = Some("0.0.0.0:8080".into()),
             |s| s.id = None,
             |s| s.id = Some("M 1".into()),
             |s| s.data_dir = None,

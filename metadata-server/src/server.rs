@@ -6,7 +6,6 @@
 //! databases close last.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +77,7 @@ impl Server {
         doors: Doors,
         shutdown: Shutdown,
     ) -> Result<Self, DfsError> {
-        check_identity(&tls, &setup)?;
+        tls.must_be(Role::MetadataServer, setup.name.as_str())?;
         let metrics = server_kit::metrics::install()
             .map_err(|error| DfsError::new(ErrorCode::Internal, error.to_string()))?;
         let cluster = tls.cluster();
@@ -180,19 +179,6 @@ impl Server {
     }
 }
 
-fn check_identity(tls: &Tls, setup: &Setup) -> Result<(), DfsError> {
-    match tls.identity() {
-        Some(own) if own.role == Role::MetadataServer && own.id == setup.name => Ok(()),
-        Some(own) => Err(DfsError::new(
-            ErrorCode::FailedPrecondition,
-            format!("the certificate is of {} {}, not of metadata-server {}", own.role, own.id, setup.name),
-        )),
-        None => {
-            Err(DfsError::new(ErrorCode::FailedPrecondition, "the certificate names no server of a cluster"))
-        }
-    }
-}
-
 fn raft_settings(setup: &Setup, cluster: dfs_types::ClusterId) -> RaftSettings {
     let mut settings = RaftSettings::new(setup.name.as_str(), &setup.advertise, cluster, &setup.data_dir);
     settings.heartbeat = setup.heartbeat;
@@ -281,23 +267,4 @@ async fn watch_consensus(consensus: Consensus, health: Health, shutdown: Shutdow
             Err(DfsError::new(ErrorCode::Io, format!("consensus stopped: {reason}")))
         }
     }
-}
-
-/// Certificates and master keys from their files.
-pub fn load_keys(files: &crate::config::KeyFiles) -> Result<(Tls, Keyring), DfsError> {
-    let tls = with_certificates(files, |ca, cert, key| Ok(Tls::server(ca, cert, key)?))?;
-    Ok((tls, Keyring::load(&files.master, Arc::new(OsEntropy))?))
-}
-
-/// Hands the certificate files' contents to `use_them`: at start, and again on SIGHUP.
-pub fn with_certificates<T>(
-    files: &crate::config::KeyFiles,
-    use_them: impl FnOnce(&[u8], &[u8], &[u8]) -> Result<T, DfsError>,
-) -> Result<T, DfsError> {
-    let read = |path: &PathBuf| {
-        std::fs::read(path)
-            .map_err(|error| DfsError::new(ErrorCode::Io, format!("{}: {error}", path.display())))
-    };
-    let key = server_kit::secret_file::read(&files.key)?;
-    use_them(&read(&files.ca)?, &read(&files.cert)?, &key)
 }

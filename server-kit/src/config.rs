@@ -27,16 +27,21 @@
 //! assert_eq!(settings.metadata, ["a:1", "b:2"]);
 //! ```
 //!
+//! [`load`] also says where each value came from, for `--print-config` (see [`report`]).
+//!
 //! A flag that is absent (`None`, `false`, an empty list) leaves the layers below it alone; so flags
 //! must not have clap default values. A key of the file that is no setting is refused, with the
 //! nearest name that is one.
 
-use std::collections::BTreeSet;
+mod nearest;
+pub mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
-use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 use dfs_types::{DfsError, ErrorCode};
 use figment::Figment;
 use figment::providers::Serialized;
@@ -44,9 +49,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use self::nearest::nearest;
+use self::report::{Report, Source};
+
 const ENV_PREFIX: &str = "DFS_";
 /// A settings file larger than this is none.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// A variable this close to a setting's is taken for a misspelling.
+const MISSPELT_EDITS: usize = 2;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -88,17 +98,35 @@ pub fn required<T>(value: Option<T>, name: &str) -> Result<T, ConfigError> {
     value.ok_or_else(|| ConfigError::Missing(name.to_owned()))
 }
 
+/// What the program is to do with its settings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    Serve,
+    /// `--check-config`: say whether they would do, and end.
+    Check,
+    /// `--print-config`: show them, and end.
+    Print,
+}
+
+/// Settings, where each came from, and what to do with them.
+#[derive(Debug)]
+pub struct Loaded<S> {
+    pub settings: S,
+    pub action: Action,
+    pub report: Report,
+}
+
 /// Loads settings `S` for this process, with `F` as its flags (often the same struct). The file is
 /// the one of the flag `config`, where `F` has that.
-pub fn load<F, S>() -> Result<S, ConfigError>
+pub fn load<F, S>() -> Result<Loaded<S>, ConfigError>
 where
     F: CommandFactory + FromArgMatches + Serialize,
     S: Default + Serialize + DeserializeOwned,
 {
-    load_from::<F, S>(std::env::args_os(), &|name| std::env::var_os(name))
+    load_all::<F, S>(std::env::args_os(), &|name| std::env::var_os(name))
 }
 
-/// [`load`] with the command line and the environment as arguments.
+/// The settings alone of [`load_all`].
 pub fn load_from<F, S>(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &dyn Fn(&str) -> Option<OsString>,
@@ -107,27 +135,45 @@ where
     F: CommandFactory + FromArgMatches + Serialize,
     S: Default + Serialize + DeserializeOwned,
 {
-    let command = F::command().after_help(
-        "Every flag can also be given as DFS_<NAME> or as a key of the settings file (--config).",
-    );
-    let matches = command.clone().try_get_matches_from(with_environment(
-        &command,
-        arguments.into_iter().collect(),
-        environment,
-    )?)?;
+    Ok(load_all::<F, S>(arguments, environment)?.settings)
+}
+
+/// [`load`] with the command line and the environment as arguments.
+pub fn load_all<F, S>(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Loaded<S>, ConfigError>
+where
+    F: CommandFactory + FromArgMatches + Serialize,
+    S: Default + Serialize + DeserializeOwned,
+{
+    let flags = F::command();
+    let command = with_actions(flags.clone());
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let on_line = command.clone().ignore_errors(true).try_get_matches_from(&arguments)?;
+    let matches =
+        command.clone().try_get_matches_from(with_environment(&flags, &on_line, arguments, environment)?)?;
+    let action = match (matches.get_flag(CHECK), matches.get_flag(PRINT)) {
+        (_, true) => Action::Print,
+        (true, false) => Action::Check,
+        (false, false) => Action::Serve,
+    };
     let file = matches.try_get_one::<PathBuf>("config").ok().flatten().cloned();
-    let flags = F::from_arg_matches(&matches)?;
+    let given = F::from_arg_matches(&matches)?;
     let layer = |error: serde_json::Error| ConfigError::Value(error.to_string());
     let defaults = serde_json::to_value(S::default()).map_err(layer)?;
-    let given = without_absent(serde_json::to_value(&flags).map_err(layer)?);
+    let given = without_absent(serde_json::to_value(&given).map_err(layer)?);
+    let known = known_keys(&flags, &defaults);
 
     let mut figment = Figment::from(Serialized::defaults(&defaults));
+    let mut in_file = BTreeSet::new();
     if let Some(path) = &file {
         let table = read_file(path)?;
-        check_keys(path, &table, &known_keys(&command, &defaults))?;
+        check_keys(path, &table, &known)?;
+        in_file.extend(table.keys().cloned());
         figment = figment.merge(Serialized::defaults(table));
     }
-    figment.merge(Serialized::defaults(given)).extract().map_err(|error| {
+    let settings: S = figment.merge(Serialized::defaults(&given)).extract().map_err(|error| {
         let key = error.path.join(".");
         let place = file.as_deref().map_or(String::new(), |file| format!(" ({} or a flag)", file.display()));
         ConfigError::Value(if key.is_empty() {
@@ -135,17 +181,65 @@ where
         } else {
             format!("setting {key}{place}: {}", error.kind)
         })
-    })
+    })?;
+    let source_of = |name: &String| {
+        let source = if on_line.try_contains_id(name).unwrap_or(false)
+            && on_line.value_source(name) == Some(ValueSource::CommandLine)
+        {
+            Source::Flag(flag_of(name))
+        } else if given.get(name).is_some() {
+            Source::Environment(env_of(name))
+        } else if let Some(file) = file.as_ref().filter(|_| in_file.contains(name)) {
+            Source::File(file.clone())
+        } else {
+            Source::Default
+        };
+        (name.clone(), source)
+    };
+    let hidden = flags.get_arguments().filter(|argument| argument.is_hide_set());
+    let report = Report {
+        values: serde_json::to_value(&settings).map_err(layer)?,
+        sources: known.iter().map(source_of).collect(),
+        hidden: hidden.map(|argument| argument.get_id().as_str().to_owned()).collect(),
+        file,
+    };
+    Ok(Loaded { settings, action, report })
+}
+
+const CHECK: &str = "check_config";
+const PRINT: &str = "print_config";
+
+/// The flags with the two that are no settings.
+fn with_actions(command: Command) -> Command {
+    let flag = |id: &'static str, long: &'static str, help: &'static str| {
+        Arg::new(id).long(long).action(ArgAction::SetTrue).help(help)
+    };
+    command
+        .arg(flag(CHECK, "check-config", "Say whether the server would start with these settings, and end"))
+        .arg(flag(PRINT, "print-config", "Print the settings in force and where each comes from, and end"))
+        .after_help("Every flag can also be given as DFS_<NAME> or as a key of the settings file (--config).")
+}
+
+/// Variables of the environment that look like a setting misspelt: (name, the one probably meant).
+/// Others that begin with DFS_ are none of ours: an orchestrator sets such for its own ends.
+pub fn misspelt<F: CommandFactory>(names: impl Iterator<Item = String>) -> BTreeMap<String, String> {
+    let command = F::command();
+    let known: BTreeSet<String> =
+        command.get_arguments().map(|argument| env_of(argument.get_id().as_str())).collect();
+    names
+        .filter(|name| name.starts_with(ENV_PREFIX) && !known.contains(name))
+        .filter_map(|name| nearest::within(&name, &known, MISSPELT_EDITS).map(|meant| (name, meant)))
+        .collect()
 }
 
 /// The command line with `--name=value` put in front for every flag that only the environment
 /// gives, so that one parser reads both.
 fn with_environment(
     command: &Command,
+    on_line: &ArgMatches,
     mut arguments: Vec<OsString>,
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Vec<OsString>, ConfigError> {
-    let on_line = command.clone().ignore_errors(true).try_get_matches_from(&arguments)?;
     let mut extra = Vec::new();
     for argument in command.get_arguments() {
         let (id, Some(long)) = (argument.get_id().as_str(), argument.get_long()) else { continue };
@@ -197,32 +291,6 @@ fn check_keys(file: &Path, table: &toml::Table, known: &BTreeSet<String>) -> Res
             nearest: nearest(key, known),
         }),
     }
-}
-
-/// The known name that takes the fewest edits to reach, if that is few enough to be what was meant.
-fn nearest(key: &str, known: &BTreeSet<String>) -> Option<String> {
-    let bound = (key.chars().count() / 2).max(2);
-    known
-        .iter()
-        .map(|name| (edits(key, name), name))
-        .filter(|(distance, _)| *distance <= bound)
-        .min()
-        .map(|(_, name)| name.clone())
-}
-
-/// Levenshtein distance, one row at a time.
-fn edits(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, have) in from.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, want) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(have != *want);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
 }
 
 /// Drops what a parsed command line says about flags that were not on it.
@@ -317,6 +385,41 @@ mod tests {
         let file = file("id = \"file\"");
         let path = file.path().to_str().unwrap();
         assert_eq!(check("", &[("DFS_CONFIG", path)]).unwrap().id.as_deref(), Some("file"));
+    }
+
+    #[test]
+    fn each_value_says_where_it_came_from() {
+        let file = file("id = \"file\"\nsegment_bytes = 2\n");
+        let line = format!("server --print-config --config {} --segment-bytes 4", file.path().display());
+        let loaded = load_all::<Settings, Settings>(line.split_whitespace().map(OsString::from), &|name| {
+            (name == "DFS_METADATA").then(|| "e:1".into())
+        })
+        .unwrap();
+        assert_eq!(loaded.action, Action::Print);
+        let want = [
+            ("id", Source::File(file.path().to_owned())),
+            ("metadata", Source::Environment("DFS_METADATA".to_owned())),
+            ("quiet", Source::Default),
+            ("segment_bytes", Source::Flag("segment-bytes".to_owned())),
+        ];
+        let want: BTreeMap<String, Source> =
+            want.into_iter().map(|(name, source)| (name.to_owned(), source)).collect();
+        assert_eq!(loaded.report.sources, want);
+        let text = loaded.report.to_string();
+        assert!(text.contains("segment_bytes = 4  # --segment-bytes"), "{text}");
+        let again: Settings = toml::from_str(&text).expect("what is printed is a settings file");
+        assert_eq!((again.id.as_deref(), again.segment_bytes), (Some("file"), Some(4)));
+        assert_eq!(again.metadata, ["e:1"]);
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_told_and_a_foreign_one_is_not() {
+        let names = ["DFS_SEGMENT_BYTE", "DFS_METADATA_SERVICE_HOST", "DFS_ID", "PATH"];
+        let found = misspelt::<Settings>(names.map(String::from).into_iter());
+        assert_eq!(
+            found.into_iter().collect::<Vec<_>>(),
+            [("DFS_SEGMENT_BYTE".to_owned(), "DFS_SEGMENT_BYTES".to_owned())]
+        );
     }
 
     #[test]

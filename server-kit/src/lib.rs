@@ -4,6 +4,7 @@
 //! Knows nothing of what a server does, and of no other crate of the project but `dfs-types`.
 
 pub mod blocking;
+pub mod certificates;
 pub mod config;
 pub mod credentials;
 pub mod hardening;
@@ -13,6 +14,7 @@ pub mod json;
 pub mod logging;
 pub mod metrics;
 pub mod problem;
+pub mod program;
 pub mod request_id;
 pub mod secret_file;
 pub mod shutdown;
@@ -24,5 +26,6 @@ pub use credentials::{ApiKey, bearer};
 pub use health::Health;
 pub use logging::{LogFormat, LogSettings};
 pub use problem::Problem;
+pub use program::{Life, ServerSettings};
 pub use shutdown::Shutdown;
 pub use worker::{Next, Work, WorkerStatus, Workers};

@@ -8,7 +8,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -17,9 +17,10 @@ use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize, clap::ValueEnum,
@@ -53,10 +54,29 @@ pub enum LogError {
     Twice,
 }
 
+/// Changes the level of a process that logs already.
+#[derive(Clone)]
+pub struct LogLevel(Arc<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>);
+
+impl LogLevel {
+    /// From the next event on. What does not read as a level or directives changes nothing.
+    pub fn set(&self, level: &str) -> Result<(), LogError> {
+        (self.0)(filter(level)?).map_err(|reason| LogError::Level { level: level.to_owned(), reason })
+    }
+}
+
+fn filter(level: &str) -> Result<EnvFilter, LogError> {
+    EnvFilter::try_new(level).map_err(|e| LogError::Level { level: level.to_owned(), reason: e.to_string() })
+}
+
+/// Whether the level would do.
+pub fn check_level(level: &str) -> Result<(), LogError> {
+    filter(level).map(|_| ())
+}
+
 /// Sets up logging for the process; once. Panics are logged too, as ERROR.
-pub fn init(settings: &LogSettings) -> Result<(), LogError> {
-    let filter = EnvFilter::try_new(&settings.level)
-        .map_err(|e| LogError::Level { level: settings.level.clone(), reason: e.to_string() })?;
+pub fn init(settings: &LogSettings) -> Result<LogLevel, LogError> {
+    let filter = filter(&settings.level)?;
     let writer = match &settings.file {
         None => BoxMakeWriter::new(io::stderr),
         Some(path) => {
@@ -66,22 +86,22 @@ pub fn init(settings: &LogSettings) -> Result<(), LogError> {
             ))
         }
     };
-    let builder = fmt().with_env_filter(filter).with_writer(writer);
     let twice = |_| LogError::Twice;
-    match settings.format {
-        LogFormat::Json => builder
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match settings.format {
+        LogFormat::Json => fmt::layer()
             .fmt_fields(JsonFields::new())
             .event_format(JsonLine { server: settings.server.clone() })
-            .finish()
-            .try_init()
-            .map_err(twice)?,
-        LogFormat::Plain => builder.with_ansi(false).finish().try_init().map_err(twice)?,
-    }
+            .with_writer(writer)
+            .boxed(),
+        LogFormat::Plain => fmt::layer().with_ansi(false).with_writer(writer).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().map_err(twice)?;
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, ToString::to_string);
         tracing::error!(place, "panic: {}", panic.payload_as_str().unwrap_or("not a text"));
     }));
-    Ok(())
+    Ok(LogLevel(Arc::new(move |new| handle.reload(new).map_err(|error| error.to_string()))))
 }
 
 /// Formats an event as one flat JSON object: timestamp, level, server, target, message, then the
@@ -151,7 +171,6 @@ impl Visit for IntoMap<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);

@@ -15,7 +15,7 @@ use x509_parser::extensions::GeneralName;
 
 use crate::dial::Expect;
 use crate::error::{TransportError, credentials};
-use crate::identity::{Identity, authority_cluster};
+use crate::identity::{Identity, Role, authority_cluster};
 use crate::verify::{ClientIdentityVerifier, ServerIdentityVerifier};
 
 /// A cheap handle, shared by the listener and the dialler of a process.
@@ -77,6 +77,20 @@ impl Tls {
         }
         *self.loaded.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(new);
         Ok(())
+    }
+
+    /// Fails unless the certificate is of this server.
+    pub fn must_be(&self, role: Role, id: &str) -> Result<(), TransportError> {
+        match self.identity() {
+            Some(own) if own.role == role && own.id.as_str() == id => Ok(()),
+            Some(own) => Err(TransportError::Credentials(format!(
+                "the certificate is of {} {}, not of {role} {id}",
+                own.role, own.id
+            ))),
+            None => {
+                Err(TransportError::Credentials("the certificate names no server of a cluster".to_owned()))
+            }
+        }
     }
 
     pub fn cluster(&self) -> ClusterId {
