@@ -188,6 +188,14 @@ impl ServerSettings for Settings {
         let setup = self.setup()?;
         Ok(self.load_tls()?.must_be(Role::ChunkServer, setup.node.as_str())?)
     }
+
+    async fn ask(&self, path: &str) -> Result<(Option<u16>, String), DfsError> {
+        let ca = required(self.ca.clone(), "ca")?;
+        let listen = required(self.listen.clone(), "listen")?;
+        let id = NodeId::new(required(self.id.clone(), "id")?)?;
+        let answer = transport::probe::probe_own(&ca, Role::ChunkServer, id, &listen, path).await?;
+        Ok((answer.status, answer.body))
+    }
 }
 
 fn check_address(name: &str, address: &str) -> Result<(), DfsError> {

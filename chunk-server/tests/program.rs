@@ -32,11 +32,12 @@ fn files() -> Files {
     Files { dir, authority }
 }
 
-fn start(files: &Files, id: &str) -> Child {
+fn command(files: &Files, id: &str, listen: &str) -> Command {
     let path = |name: &str| files.dir.path().join(name);
-    Command::new(env!("CARGO_BIN_EXE_chunk-server"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chunk-server"));
+    command
         .env_clear()
-        .args(["--id", id, "--listen", "127.0.0.1:0", "--metadata", "127.0.0.1:1"])
+        .args(["--id", id, "--listen", listen, "--metadata", "127.0.0.1:1"])
         .args(["--segment-bytes", "4194304"])
         .arg("--data-dir")
         .arg(path("data"))
@@ -44,11 +45,18 @@ fn start(files: &Files, id: &str) -> Child {
         .arg(path("ca.pem"))
         .arg("--cert")
         .arg(path("cert.pem"))
-        .env("DFS_KEY", path("key.pem"))
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+        .env("DFS_KEY", path("key.pem"));
+    command
+}
+
+fn start(files: &Files, id: &str) -> Child {
+    command(files, id, "127.0.0.1:0").stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+/// What `--probe WHAT` says: exit code and output.
+fn probe(files: &Files, id: &str, address: &str, what: &str) -> (Option<i32>, String) {
+    let output = command(files, id, address).args(["--probe", what]).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 
 /// Exit status and what was logged of a program that ends by itself.
@@ -86,6 +94,12 @@ async fn it_serves_until_it_is_told_to_stop() {
     // No metadata server is there: alive, not ready, and it says why.
     let ready = get(&tls, &address, "/ready").await;
     assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("registration"), "{ready}");
+    // The program itself asks, for containers without curl; also while the server runs, and somebody else
+    // at that address is no yes.
+    assert_eq!(probe(&files, "n1", &address, "health").0, Some(0));
+    let (code, said) = probe(&files, "n1", &address, "ready");
+    assert!(code == Some(1) && said.contains("503") && said.contains("registration"), "{said}");
+    assert_eq!(probe(&files, "n2", &address, "health").0, Some(1));
     // The same directory is not served twice.
     let (status, log) = ended(start(&files, "n1"));
     assert!(status == Some(1) && log.contains("in use by another process"), "{log}");
@@ -95,6 +109,8 @@ async fn it_serves_until_it_is_told_to_stop() {
     let rest: Vec<String> = lines.map(Result::unwrap).collect();
     assert_eq!(child.wait().unwrap().code(), Some(0), "{rest:#?}");
     assert!(rest.iter().any(|line| line.contains("\"stopped\"")), "{rest:#?}");
+    let (code, said) = probe(&files, "n1", &address, "health");
+    assert!(code == Some(1) && said.contains("cannot reach"), "{said}");
 }
 
 #[test]

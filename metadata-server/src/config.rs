@@ -207,6 +207,14 @@ impl ServerSettings for Settings {
         let (tls, _) = self.load_keys()?;
         Ok(tls.must_be(Role::MetadataServer, setup.name.as_str())?)
     }
+
+    async fn ask(&self, path: &str) -> Result<(Option<u16>, String), DfsError> {
+        let ca = required(self.ca.clone(), "ca")?;
+        let listen = required(self.listen.clone(), "listen")?;
+        let id = NodeId::new(required(self.id.clone(), "id")?)?;
+        let answer = transport::probe::probe_own(&ca, Role::MetadataServer, id, &listen, path).await?;
+        Ok((answer.status, answer.body))
+    }
 }
 
 /// openraft reports every unreachable member at once as ERROR, and that it stopped through us as well: it

@@ -51,6 +51,7 @@ use serde_json::Value;
 
 use self::nearest::nearest;
 use self::report::{Report, Source};
+use crate::probe::Probe;
 
 const ENV_PREFIX: &str = "DFS_";
 /// A settings file larger than this is none.
@@ -106,6 +107,8 @@ pub enum Action {
     Check,
     /// `--print-config`: show them, and end.
     Print,
+    /// `--probe`: ask the server that runs with them, and end.
+    Probe(Probe),
 }
 
 /// Settings, where each came from, and what to do with them.
@@ -153,10 +156,11 @@ where
     let on_line = command.clone().ignore_errors(true).try_get_matches_from(&arguments)?;
     let matches =
         command.clone().try_get_matches_from(with_environment(&flags, &on_line, arguments, environment)?)?;
-    let action = match (matches.get_flag(CHECK), matches.get_flag(PRINT)) {
-        (_, true) => Action::Print,
-        (true, false) => Action::Check,
-        (false, false) => Action::Serve,
+    let action = match (matches.get_flag(CHECK), matches.get_flag(PRINT), matches.get_one(PROBE)) {
+        (_, true, _) => Action::Print,
+        (true, false, _) => Action::Check,
+        (false, false, Some(probe)) => Action::Probe(*probe),
+        (false, false, None) => Action::Serve,
     };
     let file = matches.try_get_one::<PathBuf>("config").ok().flatten().cloned();
     let given = F::from_arg_matches(&matches)?;
@@ -208,8 +212,9 @@ where
 
 const CHECK: &str = "check_config";
 const PRINT: &str = "print_config";
+const PROBE: &str = "probe";
 
-/// The flags with the two that are no settings.
+/// The flags with the three that are no settings: neither file nor environment gives them.
 fn with_actions(command: Command) -> Command {
     let flag = |id: &'static str, long: &'static str, help: &'static str| {
         Arg::new(id).long(long).action(ArgAction::SetTrue).help(help)
@@ -217,6 +222,13 @@ fn with_actions(command: Command) -> Command {
     command
         .arg(flag(CHECK, "check-config", "Say whether the server would start with these settings, and end"))
         .arg(flag(PRINT, "print-config", "Print the settings in force and where each comes from, and end"))
+        .arg(
+            Arg::new(PROBE)
+                .long("probe")
+                .value_name("WHAT")
+                .value_parser(clap::value_parser!(Probe))
+                .help("Ask the server that runs with these settings: exit code 0 for yes, 1 for no"),
+        )
         .after_help("Every flag can also be given as DFS_<NAME> or as a key of the settings file (--config).")
 }
 
@@ -420,6 +432,18 @@ mod tests {
             found.into_iter().collect::<Vec<_>>(),
             [("DFS_SEGMENT_BYTE".to_owned(), "DFS_SEGMENT_BYTES".to_owned())]
         );
+    }
+
+    #[test]
+    fn what_to_ask_is_said_by_a_flag_alone() {
+        let action = |line: &[&str], env: Option<&str>| {
+            let line = line.iter().map(OsString::from);
+            let env = |name: &str| (name == "DFS_PROBE").then(|| env.map(OsString::from)).flatten();
+            load_all::<Settings, Settings>(line, &env).map(|loaded| loaded.action)
+        };
+        assert_eq!(action(&["server", "--probe", "ready"], None).unwrap(), Action::Probe(Probe::Ready));
+        assert_eq!(action(&["server"], Some("ready")).unwrap(), Action::Serve);
+        assert!(action(&["server", "--probe", "money"], None).is_err());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::config::report::Report;
 use crate::config::{self, Action};
 use crate::logging::LogLevel;
+use crate::probe::{self, Probe};
 use crate::{LogSettings, Shutdown, hardening, logging, shutdown};
 
 /// What blocking work gets after everything else has stopped.
@@ -36,6 +37,12 @@ pub trait ServerSettings:
     /// All that can be found wrong without touching the data directory or the network: values,
     /// files of keys and certificates.
     fn check(&self) -> Result<(), DfsError>;
+
+    /// Asks the server that runs with these settings: the status and body of its answer to `GET path`.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    fn ask(&self, path: &str) -> impl Future<Output = Result<(Option<u16>, String), DfsError>>;
 }
 
 /// A running program's handles to the world outside.
@@ -81,6 +88,7 @@ where
             return ExitCode::SUCCESS;
         }
         Action::Check => return check(&loaded.settings),
+        Action::Probe(probe) => return ask(&loaded.settings, probe),
         Action::Serve => {}
     }
     let level = match prepare(&loaded.settings.logs()) {
@@ -131,6 +139,14 @@ fn check<S: ServerSettings>(settings: &S) -> ExitCode {
             ExitCode::from(USAGE_EXIT)
         }
     }
+}
+
+fn ask<S: ServerSettings>(settings: &S, probe: Probe) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let answer = runtime
+        .map_err(|error| DfsError::new(ErrorCode::Io, format!("threads: {error}")))
+        .and_then(|runtime| runtime.block_on(settings.ask(probe.path())));
+    probe::report(answer)
 }
 
 fn misspelt<S: ServerSettings>() -> impl Iterator<Item = (String, String)> {

@@ -1,4 +1,8 @@
-//! Reading a file that holds a key: refused if anybody but its owner could have read or changed it.
+//! Reading a file that holds a key: refused if anybody could have read or changed it who was not meant.
+//!
+//! A file of our own: for us alone. One of root's may also be readable, not writable, for a group that
+//! this process is in: so an administrator hands a key to a server that runs as another user, and so
+//! Kubernetes mounts a secret (root's, mode 0440, group `fsGroup`). Root alone could make it so.
 
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -12,7 +16,8 @@ use zeroize::Zeroizing;
 const MAX_BYTES: u64 = 64 * 1024;
 
 /// The content of a secret file: a regular file (a symlink to one is fine, as Kubernetes makes them),
-/// of ours or root's, with no right for group or others, not empty, at most 64 KiB.
+/// of ours or root's, with no right for others, and none for the group but to read what is root's and of a
+/// group of ours; not empty, at most 64 KiB.
 pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, DfsError> {
     let io = |error: std::io::Error| {
         DfsError::new(ErrorCode::Io, format!("secret file {}: {error}", path.display()))
@@ -35,10 +40,10 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, DfsError> {
     if owner != 0 && owner != rustix::process::geteuid().as_raw() {
         return Err(refuse(format!("belongs to user {owner}, not to the one running this")));
     }
-    if metadata.mode() & 0o077 != 0 {
+    let rights = metadata.mode() & 0o7777;
+    if rights & !allowed(owner, metadata.gid()) & 0o077 != 0 {
         return Err(refuse(format!(
-            "others may use it (mode {:04o}); run: chmod 600 {}",
-            metadata.mode() & 0o7777,
+            "others may use it (mode {rights:04o}); run: chmod 600 {}",
             path.display()
         )));
     }
@@ -51,6 +56,20 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, DfsError> {
         return Err(refuse("is empty".into()));
     }
     Ok(bytes)
+}
+
+/// The rights that a key file of this owner and group may grant.
+fn allowed(owner: u32, group: u32) -> u32 {
+    let us = rustix::process::geteuid().as_raw();
+    let mut groups = vec![rustix::process::getegid().as_raw()];
+    groups.extend(rustix::process::getgroups().iter().flatten().map(|group| group.as_raw()));
+    allowed_to(us, &groups, owner, group)
+}
+
+/// [`allowed`] for a process of user `us` in `groups`.
+fn allowed_to(us: u32, groups: &[u32], owner: u32, group: u32) -> u32 {
+    // A process of root's needs no group to read, so its being in one says nothing.
+    if owner == 0 && us != 0 && groups.contains(&group) { 0o640 } else { 0o600 }
 }
 
 /// [`read`] as text without the white space around it.
@@ -80,6 +99,15 @@ mod tests {
         for mode in [0o640, 0o604, 0o620, 0o602, 0o610, 0o666] {
             assert_eq!(check(mode, b"key").unwrap_err().code, ErrorCode::FailedPrecondition, "{mode:o}");
         }
+    }
+
+    #[test]
+    fn root_may_hand_a_key_to_a_group_of_ours() {
+        let (us, group) = (10001, 20000);
+        assert_eq!(allowed_to(us, &[10001, group], 0, group), 0o640);
+        assert_eq!(allowed_to(us, &[10001], 0, group), 0o600);
+        assert_eq!(allowed_to(us, &[10001, group], us, group), 0o600);
+        assert_eq!(allowed_to(0, &[0, group], 0, group), 0o600);
     }
 
     #[test]

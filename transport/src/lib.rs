@@ -6,6 +6,7 @@
 //! - [`tls`]: the loaded certificates of this process, replaceable while it runs.
 //! - [`listen`], [`serve`](mod@serve): accepting connections and serving REST and gRPC on them.
 //! - [`dial`], [`pool`]: gRPC channels to a server of a known role and id.
+//! - [`probe`](mod@probe): is a server alive, is it ready?
 //!
 //! Nothing here is written to disk, and no certificate is trusted for the name of its host alone.
 
@@ -15,6 +16,7 @@ pub mod error;
 pub mod identity;
 pub mod listen;
 pub mod pool;
+pub mod probe;
 pub mod serve;
 pub mod stream;
 pub mod tls;
@@ -26,6 +28,7 @@ pub use error::TransportError;
 pub use identity::{Identity, PeerIdentity, Role, require_peer};
 pub use listen::{ListenLimits, TlsListener};
 pub use pool::ChannelPool;
+pub use probe::probe;
 pub use serve::{ServeOptions, serve, tuned_server};
 pub use stream::{PeerInfo, PeerStream};
 pub use tls::Tls;

@@ -17,6 +17,8 @@ mod ls;
 mod mv;
 mod node;
 mod output;
+mod pki;
+mod private_file;
 mod progress;
 mod put;
 mod rm;
@@ -89,6 +91,7 @@ enum Command {
     User(user::UserArgs),
     Curl(curl::CurlArgs),
     Bench(bench::BenchArgs),
+    Pki(pki::PkiArgs),
     Dev(dev::DevArgs),
 }
 
@@ -150,6 +153,7 @@ async fn run(command: Command, context: Context) -> Result<(), CliError> {
         Command::User(args) => user::run(args, &context).await,
         Command::Curl(args) => curl::run(args, &context).await,
         Command::Bench(args) => bench::run(args, &context).await,
+        Command::Pki(args) => pki::run(args, &context).await,
         Command::Dev(args) => dev::run(args, context.output).await,
     }
 }

@@ -1,8 +1,6 @@
 //! Keys and certificates of a new cluster, and the certificate of each server.
 
-use chunk_format::keys::{master_line, random_secret};
-use dfs_types::ids::hex;
-use dfs_types::{ClusterId, Entropy, NodeId, OsEntropy, PrincipalId, SystemClock};
+use dfs_types::{ClusterId, NodeId, SystemClock};
 use transport::ca::Authority;
 use transport::{Identity, TransportError};
 use zeroize::Zeroizing;
@@ -10,27 +8,16 @@ use zeroize::Zeroizing;
 use super::layout::{Layout, make_folder, write_private};
 use super::plan::{Role, Server};
 use crate::cli::CliError;
+use crate::cli::pki::Secrets;
 
 /// Draws the cluster's id and writes its authority, master key and admin key.
 pub(super) fn create(layout: &Layout) -> Result<ClusterId, CliError> {
-    let (clock, entropy) = (SystemClock::new(), OsEntropy);
-    let cluster = ClusterId::generate(&clock, &entropy);
-    let authority = Authority::create(cluster, &clock).map_err(failed)?;
-    write_private(&layout.ca(), authority.cert_pem().as_bytes())?;
-    write_private(&layout.ca_key(), Zeroizing::new(authority.key_pem()).as_bytes())?;
-
-    let line = master_line(1, &random_secret(&entropy));
-    write_private(&layout.master_key(), Zeroizing::new(format!("{}\n", *line)).as_bytes())?;
-
-    let principal = PrincipalId::generate(&clock, &entropy);
-    let secret = Zeroizing::new(entropy.array::<32>());
-    let key = Zeroizing::new(format!(
-        "dfs_{}_{}\n",
-        hex(principal.as_bytes()),
-        *Zeroizing::new(hex(secret.as_slice()))
-    ));
-    write_private(&layout.admin_key(), key.as_bytes())?;
-    Ok(cluster)
+    let secrets = Secrets::draw()?;
+    write_private(&layout.ca(), secrets.authority.cert_pem().as_bytes())?;
+    write_private(&layout.ca_key(), Zeroizing::new(secrets.authority.key_pem()).as_bytes())?;
+    write_private(&layout.master_key(), secrets.master_key.as_bytes())?;
+    write_private(&layout.admin_key(), secrets.admin_key.as_bytes())?;
+    Ok(secrets.authority.cluster())
 }
 
 /// Makes a server's folder with its certificate.

@@ -15,13 +15,12 @@
 //! sees half of one.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{conflict, not_found};
-use crate::cli::CliError;
+use crate::cli::{CliError, private_file};
 use crate::config::default_dev_dir;
 
 /// How long a command waits for another one to finish its change.
@@ -199,25 +198,9 @@ pub(super) fn make_folder(path: &Path) -> Result<(), CliError> {
         .map_err(|error| CliError::io(format!("making {}", path.display()), error))
 }
 
-/// Replaces `path` with a file of mode 0600, all or nothing.
+/// Replaces `path` with a file of mode 0600, all or nothing. Who writes holds the lock.
 pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let write = || -> std::io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let new = folder.join(name);
-        // One that a crash left behind; who writes holds the lock.
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        File::open(folder)?.sync_all()
-    };
-    write().map_err(|error| CliError::io(format!("writing {}", path.display()), error))
+    private_file::replace(path, bytes, private_file::OWNER)
 }
 
 #[cfg(test)]
