@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use chunk_server::server::{ChunkServer, OpenStore};
+use chunk_server::server::{ChunkServer, OpenStore, Opened};
 use chunk_server::settings::Settings;
-use chunk_server::store::ChunkStore;
 use chunk_server::store::segment::{SegmentStore, Settings as StoreSettings};
 use dfs_types::{DfsError, ErrorCode, OsEntropy};
 use server_kit::Life;
@@ -29,14 +28,21 @@ async fn serve(settings: Settings, life: Life) -> Result<(), DfsError> {
 
 fn open_segments(settings: &Settings) -> OpenStore {
     let (capacity, segment_bytes) = (settings.capacity, settings.segment_bytes);
-    Box::new(move |path, incarnation| {
+    Arc::new(move |path, incarnation| {
         let mut store = StoreSettings::new(incarnation);
         if let Some(bytes) = segment_bytes {
             store = store.with_segment_bytes(bytes);
         }
         store.capacity_bytes = capacity.unwrap_or(0);
         let (store, report) = SegmentStore::open_directory(path, Arc::new(OsEntropy), store)?;
-        tracing::info!(?report, "store open");
-        Ok(Arc::new(store) as Arc<dyn ChunkStore>)
+        tracing::info!(
+            segments = report.segments,
+            chunks = report.chunks,
+            rebuilt = report.rebuilt,
+            recovered = report.recovered,
+            voided = report.voided,
+            "store open"
+        );
+        Ok(Opened { store: Arc::new(store), report })
     })
 }

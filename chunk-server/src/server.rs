@@ -26,10 +26,14 @@ use crate::node::Node;
 use crate::node::heartbeat::{Heartbeats, Membership, REGISTRATION};
 use crate::node::identity::DataDir;
 use crate::peers::{MAX_DATA_MESSAGE, Peers};
+use crate::store::segment::OpenReport;
 use crate::store::{ChunkStore, StoreError};
 use crate::upkeep::{Compactor, Pace, Scrubber};
 
 mod http;
+mod keeper;
+
+use keeper::Keeper;
 
 /// The health component that waits for the index.
 const STORE: &str = "store";
@@ -50,8 +54,15 @@ pub struct Setup {
     pub pace: Pace,
 }
 
-/// Opens the store in a data directory; may take as long as rebuilding the index does.
-pub type OpenStore = Box<dyn FnOnce(&Path, Incarnation) -> Result<Arc<dyn ChunkStore>, StoreError> + Send>;
+/// Opens the store in a data directory; may take as long as rebuilding the index does. Called again when
+/// the index turned out to be damaged, and not before the store it gave is closed.
+pub type OpenStore = Arc<dyn Fn(&Path, Incarnation) -> Result<Opened, StoreError> + Send + Sync>;
+
+/// A store, and what opening it showed.
+pub struct Opened {
+    pub store: Arc<dyn ChunkStore>,
+    pub report: OpenReport,
+}
 
 /// A running chunk server. It stops when its shutdown is triggered.
 pub struct ChunkServer {
@@ -62,7 +73,7 @@ pub struct ChunkServer {
     workers: Workers,
     serving: JoinHandle<()>,
     metrics: Option<JoinHandle<()>>,
-    opening: JoinHandle<Result<(), DfsError>>,
+    keeping: JoinHandle<Result<(), DfsError>>,
 }
 
 impl ChunkServer {
@@ -109,7 +120,14 @@ impl ChunkServer {
             stopping(shutdown.clone(), health.clone(), node.clone()),
             ServeOptions::default(),
         ));
-        let opening = open_store(open, data_dir.path().to_owned(), &node, &health, &shutdown);
+        let keeper = Keeper {
+            open,
+            path: data_dir.path().to_owned(),
+            node: node.clone(),
+            health: health.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let keeping = tokio::spawn(keeper.run());
 
         // Not the shutdown's own token: heartbeats go on while calls finish.
         let workers = Workers::new(Default::default());
@@ -129,7 +147,7 @@ impl ChunkServer {
         workers.start("scrub", Scrubber::new(node.clone(), pool, pace));
         workers.start("metrics", http::MetricsUpkeep);
         tracing::info!(%address, %incarnation, "serving");
-        Ok(Self { address, node, health, shutdown, workers, serving, metrics, opening })
+        Ok(Self { address, node, health, shutdown, workers, serving, metrics, keeping })
     }
 
     /// The address in use, with the port the system picked.
@@ -154,7 +172,7 @@ impl ChunkServer {
     /// # Errors
     /// The store's, if that could not be opened and this is why the server ends.
     pub async fn finished(self) -> Result<(), DfsError> {
-        let Self { node, shutdown, workers, serving, metrics, opening, .. } = self;
+        let Self { node, shutdown, workers, serving, metrics, keeping, .. } = self;
         if serving.await.is_err() {
             // Its panic is in the log already.
             shutdown.trigger();
@@ -163,17 +181,13 @@ impl ChunkServer {
             metrics.abort();
         }
         workers.finish(Instant::now() + WORKERS_DEADLINE).await;
-        // An index that is still being rebuilt is not waited for: it will be again at the next start.
-        let opened = match opening.is_finished() {
-            true => opening.await.unwrap_or_else(|_| Err(failed("opening the store panicked: see the log"))),
-            false => Ok(()),
-        };
+        let kept = keeping.await.unwrap_or_else(|_| Err(failed("keeping the store panicked: see the log")));
         drop(workers);
         // Closing may block on the disk.
         let closed = tokio::task::spawn_blocking(move || drop(node)).await;
         closed.map_err(|_| failed("closing the store panicked: see the log"))?;
         tracing::info!("stopped");
-        opened
+        kept
     }
 }
 
@@ -197,29 +211,6 @@ async fn stopping(shutdown: Shutdown, health: Health, node: Arc<Node>) {
     shutdown.wait().await;
     health.draining();
     node.drain();
-}
-
-/// A store that cannot be opened ends the server: an operator must look.
-fn open_store(
-    open: OpenStore,
-    path: PathBuf,
-    node: &Arc<Node>,
-    health: &Health,
-    shutdown: &Shutdown,
-) -> JoinHandle<Result<(), DfsError>> {
-    let (node, health, shutdown) = (node.clone(), health.clone(), shutdown.clone());
-    tokio::task::spawn_blocking(move || match open(&path, node.incarnation) {
-        Ok(store) => {
-            node.open_store(store);
-            health.ready(STORE);
-            Ok(())
-        }
-        Err(error) => {
-            health.failed("the store cannot be opened");
-            shutdown.trigger();
-            Err(DfsError::from(error).context(path.display()))
-        }
-    })
 }
 
 fn failed(message: &str) -> DfsError {

@@ -55,6 +55,16 @@ pub fn fault_found(corrupt: bool) {
     counter!("fs_storage_faults_total", "kind" => kind).increment(1);
 }
 
+/// What a start found missing: chunks whose segment is gone, places at which a record should be.
+pub fn opened(lost: u64, damaged: u64) {
+    counter!("fs_store_lost_chunks_total").increment(lost);
+    counter!("fs_store_damaged_places_total").increment(damaged);
+}
+
+pub fn index_rebuilt() {
+    counter!("fs_store_index_rebuilds_total").increment(1);
+}
+
 pub fn heartbeat_failed() {
     counter!("fs_node_heartbeat_failures_total").increment(1);
 }

@@ -153,7 +153,7 @@ impl Heartbeats {
             capacity: self.usage.capacity,
             used: self.usage.used,
             chunks: self.usage.chunks,
-            free: if node.is_draining() { 0 } else { self.usage.free },
+            free: if node.is_draining() || rebuilding { 0 } else { self.usage.free },
             index_rebuilding: rebuilding,
             faults: faults.clone(),
         };

@@ -7,7 +7,7 @@ pub mod heartbeat;
 pub mod identity;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, RwLock};
 
 use chunk_format::grant::NodeKeys;
 use chunk_format::receipt::Receipt;
@@ -30,7 +30,8 @@ pub struct Node {
     epoch_floor: AtomicU64,
     term: AtomicU64,
     draining: AtomicBool,
-    store: OnceLock<Arc<dyn ChunkStore>>,
+    /// None while the index is opened or made anew.
+    store: RwLock<Option<Arc<dyn ChunkStore>>>,
 }
 
 impl Node {
@@ -45,13 +46,18 @@ impl Node {
             epoch_floor: AtomicU64::new(0),
             term: AtomicU64::new(0),
             draining: AtomicBool::new(false),
-            store: OnceLock::new(),
+            store: RwLock::new(None),
         }
     }
 
     /// Makes the store known, once its index is open.
     pub fn open_store(&self, store: Arc<dyn ChunkStore>) {
-        assert!(self.store.set(store).is_ok(), "a node has one store");
+        *self.store.write().expect("no panic while the store is held") = Some(store);
+    }
+
+    /// Takes the store away, because its index is to be made anew: whoever has it still may finish.
+    pub fn close_store(&self) {
+        *self.store.write().expect("no panic while the store is held") = None;
     }
 
     /// # Errors
@@ -63,7 +69,7 @@ impl Node {
     }
 
     pub fn opened_store(&self) -> Option<Arc<dyn ChunkStore>> {
-        self.store.get().cloned()
+        self.store.read().expect("no panic while the store is held").clone()
     }
 
     pub fn registered(&self, keys: NodeKeys) {

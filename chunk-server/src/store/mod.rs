@@ -12,6 +12,7 @@ pub mod disk;
 pub mod index;
 pub mod memory;
 pub mod segment;
+pub mod watched;
 
 #[cfg(test)]
 pub mod faulty;
@@ -209,6 +210,13 @@ pub enum StoreError {
     /// server is restarted. Reads go on.
     #[error("the store stopped taking changes: {0}")]
     Broken(String),
+    /// Whoever opened the store: nothing this store says can be believed. Close it, set its index aside
+    /// and open it again, which makes the index anew.
+    #[error("the index is damaged and is made anew: {0}")]
+    IndexDamaged(String),
+    /// The operator: the disk does not give the index. Says nothing about any chunk.
+    #[error("the index cannot be read: {0}")]
+    IndexUnreadable(String),
     /// The operator: this directory must not be opened by this server.
     #[error("data directory refused: {0}")]
     Refused(String),
@@ -223,7 +231,9 @@ impl From<StoreError> for DfsError {
             StoreError::StaleEpoch(_) => ErrorCode::GrantRefused,
             StoreError::NoSpace => ErrorCode::NoSpace,
             StoreError::Io(_) => ErrorCode::Io,
-            StoreError::Broken(_) => ErrorCode::Unavailable,
+            StoreError::Broken(_) | StoreError::IndexDamaged(_) | StoreError::IndexUnreadable(_) => {
+                ErrorCode::Unavailable
+            }
             StoreError::Refused(_) => ErrorCode::FailedPrecondition,
         };
         DfsError::new(code, error.to_string())

@@ -27,9 +27,9 @@ use tonic::transport::Channel;
 use transport::{Authority, Dialer, Expect, Identity, Role, Tls};
 
 use super::metadata::{CLUSTER_MS, FakeMetadata, node_keys};
-use crate::server::{ChunkServer, OpenStore, Setup};
+use crate::server::{ChunkServer, OpenStore, Opened, Setup};
 use crate::store::memory::MemoryStore;
-use crate::store::segment::{SegmentStore, Settings};
+use crate::store::segment::{OpenReport, SegmentStore, Settings};
 use crate::store::{ChunkKey, ChunkMeta, ChunkStore};
 use crate::upkeep::Pace;
 
@@ -53,6 +53,11 @@ pub struct TestNode {
     pub dir: TempDir,
     pub address: String,
     pub incarnation: Incarnation,
+}
+
+/// What opens as the store it is given.
+pub fn opened_as(store: impl Fn() -> Arc<dyn ChunkStore> + Send + Sync + 'static) -> OpenStore {
+    Arc::new(move |_, _| Ok(Opened { store: store(), report: OpenReport::default() }))
 }
 
 impl TestCluster {
@@ -102,15 +107,16 @@ impl TestCluster {
     pub async fn node_in(&self, id: &str, dir: TempDir, store: Arc<dyn ChunkStore>) -> TestNode {
         let opened = store.clone();
         let (server, shutdown) =
-            self.server(id, &dir, Box::new(move |_, _| Ok(opened)), Pace::default()).await;
+            self.server(id, &dir, opened_as(move || opened.clone()), Pace::default()).await;
         TestNode::new(server, shutdown, dir, store)
     }
 
     /// A node on disk, with what is there already, that scrubs all the time. Ready.
     pub async fn disk_node(&self, id: &str, dir: TempDir) -> TestNode {
-        let open: OpenStore = Box::new(|path, incarnation| {
+        let open: OpenStore = Arc::new(|path, incarnation| {
             let settings = Settings::new(incarnation).with_segment_bytes(4 * MIB);
-            Ok(Arc::new(SegmentStore::open_directory(path, Arc::new(OsEntropy), settings)?.0))
+            let (store, report) = SegmentStore::open_directory(path, Arc::new(OsEntropy), settings)?;
+            Ok(Opened { store: Arc::new(store), report })
         });
         let pace = Pace { scrub_idle: Duration::from_millis(20), ..Pace::default() };
         let (server, shutdown) = self.server(id, &dir, open, pace).await;
@@ -119,7 +125,13 @@ impl TestCluster {
         TestNode::new(server, shutdown, dir, store)
     }
 
-    async fn server(&self, id: &str, dir: &TempDir, open: OpenStore, pace: Pace) -> (ChunkServer, Shutdown) {
+    pub async fn server(
+        &self,
+        id: &str,
+        dir: &TempDir,
+        open: OpenStore,
+        pace: Pace,
+    ) -> (ChunkServer, Shutdown) {
         let setup = Setup {
             node: NodeId::new(id).unwrap(),
             data_dir: dir.path().to_owned(),
@@ -261,7 +273,7 @@ impl TestCluster {
 }
 
 impl TestNode {
-    fn new(server: ChunkServer, shutdown: Shutdown, dir: TempDir, store: Arc<dyn ChunkStore>) -> Self {
+    pub fn new(server: ChunkServer, shutdown: Shutdown, dir: TempDir, store: Arc<dyn ChunkStore>) -> Self {
         let (address, node) = (server.address().to_string(), server.node().clone());
         let (id, incarnation) = (node.id.clone(), node.incarnation);
         Self { id, server, shutdown, store, memory: None, dir, address, incarnation }

@@ -12,7 +12,7 @@ use super::cluster::{REALM, TestCluster, TestNode, chunk};
 
 const TASK: [u8; 16] = [4; 16];
 
-fn wire_key(chunk: &SealedChunk) -> ChunkKey {
+pub fn wire_key(chunk: &SealedChunk) -> ChunkKey {
     ChunkKey { realm_id: REALM.to_vec().into(), chunk_id: chunk.id.to_vec().into() }
 }
 

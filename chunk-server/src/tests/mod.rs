@@ -8,3 +8,4 @@ mod get;
 mod membership;
 mod metadata;
 mod put;
+mod rebuild;

@@ -2,6 +2,10 @@
 //! cannot be had again by scanning the segments, and it may lag behind them: a row is written only
 //! after what it speaks of is durable, and rows written without `durable` may be lost from the end.
 //!
+//! An index that contradicts itself (`Damaged`) is set aside and made anew from the segments, at a start
+//! or while the node runs. A disk that does not answer (`Disk`) says nothing about the rows: it may
+//! answer later, so nothing is thrown away for it.
+//!
 //! Crash promise asked of an implementation: after a crash the rows are those of some prefix of the
 //! batches written, which holds at least everything up to the last `durable` one.
 
@@ -44,12 +48,21 @@ pub trait Index: Send + Sync {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("chunk index: {0}")]
-pub struct IndexError(pub String);
+pub enum IndexError {
+    /// Files are missing or not as they were written, or a row does not decode.
+    #[error("chunk index: {0}")]
+    Damaged(String),
+    /// The disk failed, or refused.
+    #[error("chunk index: {0}")]
+    Disk(String),
+}
 
 impl From<IndexError> for StoreError {
     fn from(error: IndexError) -> Self {
-        StoreError::Io(error.to_string())
+        match error {
+            IndexError::Damaged(_) => StoreError::IndexDamaged(error.to_string()),
+            IndexError::Disk(_) => StoreError::IndexUnreadable(error.to_string()),
+        }
     }
 }
 

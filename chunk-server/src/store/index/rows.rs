@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Integers are big-endian; values begin with a version. A row that does not read is an error of the
-//! index, which is mended by a rebuild.
+//! index, which is then made anew.
 
 use chunk_format::record::{RecordPlace, data_extent_bytes};
 use dfs_types::{ChunkId, Incarnation, Position, RealmId};
@@ -187,7 +187,7 @@ fn encode_ghosts(ghosts: &[u32], out: &mut Vec<u8>) {
 }
 
 fn malformed() -> IndexError {
-    IndexError("a row does not read; remove the index directory to rebuild it".to_owned())
+    IndexError::Damaged("a row does not read".to_owned())
 }
 
 struct Reader<'a>(&'a [u8]);

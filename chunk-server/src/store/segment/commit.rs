@@ -97,7 +97,10 @@ impl Core {
             }
             Err(error) => {
                 state.break_down(error.to_string());
-                Err(StoreError::Broken(error.to_string()))
+                Err(match StoreError::from(error) {
+                    damaged @ StoreError::IndexDamaged(_) => damaged,
+                    error => StoreError::Broken(error.to_string()),
+                })
             }
         };
         self.answer(&mut state, good, &result);

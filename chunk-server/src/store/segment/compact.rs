@@ -30,14 +30,18 @@ impl SegmentStore {
     pub(super) fn compact_once(&self) -> Result<Compaction, StoreError> {
         let core = &self.core;
         let _one = core.compacting.lock().expect("no one panics while compacting");
-        let state = core.seal_quiet(core.lock());
+        let mut state = core.seal_quiet(core.lock());
         state.check_taking_changes()?;
-        let victim = choose(core, &state);
-        drop(state);
-        match victim {
-            Some(id) => Move::new(core, id)?.run(),
-            None => Ok(Compaction::default()),
+        let Some(id) = choose(core, &state) else { return Ok(Compaction::default()) };
+        // The number of a segment is never given again: an index that forgot its last rows would take what
+        // is in the new one for what it knew of the old one. The highest number is known by its file alone.
+        if id == state.last_segment
+            && let Err(error) = core.next_segment(&mut state)
+        {
+            tracing::debug!(%error, "no next segment: the highest number may be given again");
         }
+        drop(state);
+        Move::new(core, id)?.run()
     }
 }
 

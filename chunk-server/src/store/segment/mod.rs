@@ -3,7 +3,7 @@
 //! Owner of everything below one directory of segments and one index. A map:
 //! `state` what is in memory and who may change it; `room` where the next record goes; `writer` a chunk
 //! arriving; `change` touch, delete, quarantine; `commit` the group commit; `seal` closing a segment;
-//! `compact` reclaiming; `scan` walking a segment; `open` start;
+//! `compact` reclaiming; `scan` walking a segment; `open` start; `aside` a damaged index;
 //! `recover` what a start finds unsealed, and rebuild.
 //!
 //! # How a chunk is written
@@ -35,6 +35,7 @@
 //! known P is refused, why what replaces a record has the next generation, and why a delete record stays
 //! as long as a segment that may hold an older record of the chunk (its *ghosts*).
 
+mod aside;
 mod change;
 mod commit;
 mod compact;
@@ -48,6 +49,8 @@ mod writer;
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod index_tests;
 #[cfg(test)]
 mod rot_tests;
 #[cfg(test)]
@@ -70,7 +73,7 @@ use super::index::Index;
 use super::index::rocks::RocksIndex;
 use super::index::rows::{self, ChunkRow};
 use super::{Change, Changed, ChunkKey, ChunkMeta, ChunkStore, ChunkWriter, Compaction, StoreError, Usage};
-pub use open::OpenReport;
+pub use open::{Fault, OpenReport};
 use state::State;
 
 /// What an operator may set, and who the directory is. Sizes in bytes.
@@ -131,7 +134,8 @@ impl SegmentStore {
     /// Opens the segments in `path/segments` with the index in `path/index`, creating what is not
     /// there. The caller holds the directory's lock and has checked its identity.
     ///
-    /// Blocks while unsealed segments are scanned; if the index is gone, while all are.
+    /// Blocks while unsealed segments are scanned; if the index is gone, while all are. A damaged index is
+    /// renamed to `path/index.damaged`, which stays until a whole one is there.
     pub fn open_directory(
         path: &Path,
         entropy: Arc<dyn Entropy>,
@@ -144,8 +148,22 @@ impl SegmentStore {
             FsDisk::open(&segments)
         };
         let disk = create().map_err(|error| StoreError::Io(format!("{}: {error}", segments.display())))?;
-        let index = RocksIndex::open(&path.join("index"))?;
-        Self::open(Arc::new(disk), Arc::new(index), entropy, settings)
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let open = || {
+            let index = RocksIndex::open(&path.join(aside::INDEX))?;
+            Self::open(disk.clone(), Arc::new(index), entropy.clone(), settings.clone())
+        };
+        let opened = match open() {
+            Err(StoreError::IndexDamaged(why)) => {
+                aside::set(path, &why)?;
+                let (store, mut report) = open()?;
+                report.index_damaged = Some(why);
+                (store, report)
+            }
+            opened => opened?,
+        };
+        aside::clear(path);
+        Ok(opened)
     }
 
     /// The row and the open file of a chunk, through `work`; again if the segment went away between.

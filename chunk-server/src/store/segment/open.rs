@@ -11,22 +11,23 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use chunk_format::record::{Poison, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use dfs_types::Entropy;
+use dfs_types::limits::MAX_FAULTS_WAITING;
 
-use super::recover::recover;
+use super::recover::{Found, recover};
 use super::scan::read_identity;
 use super::seal::{seal_record, sealed_batch, write_seal};
 use super::state::{Effect, Phase, Segment, State, parse_name, poison_name, segment_name};
 use super::{Core, SegmentStore, Settings, io_error};
-use crate::store::StoreError;
 use crate::store::disk::{Disk, read_exact_at};
 use crate::store::index::rows::{self, ChunkRow, TombstoneRow};
 use crate::store::index::{Index, IndexBatch};
+use crate::store::{ChunkKey, StoreError};
 
 /// Rows looked at together.
 const PAGE: usize = 1024;
 
 /// What a start found. Worth a log line; `lost` and `damaged` are worth an alarm.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct OpenReport {
     pub segments: u64,
     pub chunks: u64,
@@ -36,10 +37,38 @@ pub struct OpenReport {
     pub recovered: u64,
     /// Records that looked finished and were not.
     pub voided: u64,
-    /// Chunks of the index whose segment is gone.
+    /// Chunks of the index whose segment is gone, and that are nowhere else.
     pub lost: u64,
     /// Places in segments at which a record was expected and not found.
     pub damaged: u64,
+    /// Why an index was set aside.
+    pub index_damaged: Option<String>,
+    /// What the metadata service has to hear, so that it asks: chunks that are gone or that do not check,
+    /// and those whose record is there and does not count, for it may be one that was acknowledged and
+    /// rotted. At most [`MAX_FAULTS_WAITING`].
+    pub faults: Vec<Fault>,
+}
+
+/// A chunk that is not as it was promised, perhaps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    pub key: ChunkKey,
+    /// It is there and does not check; else it is gone.
+    pub corrupt: bool,
+}
+
+/// Chunks to look at again once everything is merged.
+#[derive(Default)]
+pub struct Suspects {
+    keys: BTreeSet<ChunkKey>,
+}
+
+impl Suspects {
+    pub fn add(&mut self, key: ChunkKey) {
+        if self.keys.len() < MAX_FAULTS_WAITING {
+            self.keys.insert(key);
+        }
+    }
 }
 
 impl SegmentStore {
@@ -63,7 +92,13 @@ impl SegmentStore {
             compacting: Mutex::new(()),
         };
         let core = Arc::new(core);
-        let report = Opening { core: &core, report: OpenReport::default() }.run()?;
+        let opening = Opening {
+            core: &core,
+            report: OpenReport::default(),
+            suspects: Suspects::default(),
+            lost: BTreeSet::new(),
+        };
+        let report = opening.run()?;
         Ok((Self { core }, report))
     }
 }
@@ -75,6 +110,9 @@ fn disk_error(error: io::Error) -> StoreError {
 struct Opening<'a> {
     core: &'a Arc<Core>,
     report: OpenReport,
+    suspects: Suspects,
+    /// The first of the chunks whose segment is gone.
+    lost: BTreeSet<ChunkKey>,
 }
 
 impl Opening<'_> {
@@ -87,9 +125,10 @@ impl Opening<'_> {
             let open = state.segments.iter().filter(|(_, segment)| segment.phase != Phase::Sealed);
             open.map(|(id, _)| *id).collect()
         };
-        let mut ends = recover(self.core, &unsealed, &poisons, &mut self.report)?;
-        self.recount(&mut ends)?;
-        self.close_recovered(&ends, &poisons)?;
+        let mut found = recover(self.core, &unsealed, &poisons, &mut self.report, &mut self.suspects)?;
+        self.recount(&mut found)?;
+        self.close_recovered(&found.ends, &poisons)?;
+        self.note_missing()?;
         let mut batch = IndexBatch::default();
         let complete = rows::complete_row(&self.core.settings.incarnation);
         batch.put(rows::COMPLETE_ROW_KEY.to_vec(), complete);
@@ -201,11 +240,14 @@ impl Opening<'_> {
     fn drop_rows_of_missing_segments(&mut self) -> Result<(), StoreError> {
         let index = self.core.index.as_ref();
         let exists: BTreeSet<u32> = self.core.lock().segments.keys().copied().collect();
-        let lost = &mut self.report.lost;
+        let (count, lost) = (&mut self.report.lost, &mut self.lost);
         let (from, to) = rows::kind_bounds(b'c');
         each_row(index, &from, &to, |key, value, batch| {
             if !exists.contains(&ChunkRow::decode(value)?.place.segment) {
-                *lost += 1;
+                *count += 1;
+                if lost.len() < MAX_FAULTS_WAITING {
+                    lost.insert(rows::key_of_row(key)?);
+                }
                 batch.remove(key.to_vec());
             }
             Ok(())
@@ -220,19 +262,25 @@ impl Opening<'_> {
     }
 
     /// Counts what is needed in every segment, from the rows alone, and moves `ends` behind the last
-    /// record that a row points to.
-    fn recount(&self, ends: &mut BTreeMap<u32, u64>) -> Result<(), StoreError> {
+    /// record that a row points to. A row whose record was looked for and not found sound is a fault.
+    fn recount(&mut self, found: &mut Found) -> Result<(), StoreError> {
+        let Found { ends, complete } = found;
         let core = self.core;
+        let (rebuilt, faults) = (self.report.rebuilt, &mut self.report.faults);
         let mut state = core.lock();
         for segment in state.segments.values_mut() {
             (segment.rows, segment.live) = (0, 0);
         }
         state.chunks = 0;
         let (from, to) = rows::kind_bounds(b'c');
-        each_row(core.index.as_ref(), &from, &to, |_, value, _| {
+        each_row(core.index.as_ref(), &from, &to, |key, value, _| {
             let row = ChunkRow::decode(value)?;
             if let Some(end) = ends.get_mut(&row.place.segment) {
                 *end = (*end).max(row.place.offset + row.extent_bytes());
+                let seen = rebuilt || complete.contains(&row.place);
+                if !seen && !row.quarantined && faults.len() < MAX_FAULTS_WAITING {
+                    faults.push(Fault { key: rows::key_of_row(key)?, corrupt: true });
+                }
             }
             let mut effect = Effect::default();
             effect.add_row(&row);
@@ -254,6 +302,22 @@ impl Opening<'_> {
         })
     }
 
+    /// Adds what has no row after all.
+    fn note_missing(&mut self) -> Result<(), StoreError> {
+        let index = self.core.index.as_ref();
+        for key in &self.lost {
+            if rows::chunk_row(index, key)?.is_some() {
+                self.report.lost -= 1;
+            }
+        }
+        for key in self.lost.union(&self.suspects.keys) {
+            if self.report.faults.len() < MAX_FAULTS_WAITING && rows::chunk_row(index, key)?.is_none() {
+                self.report.faults.push(Fault { key: *key, corrupt: false });
+            }
+        }
+        Ok(())
+    }
+
     /// Seals what was looked through; removes what never held a record; leaves what is poisoned.
     fn close_recovered(
         &self,
@@ -262,13 +326,16 @@ impl Opening<'_> {
     ) -> Result<(), StoreError> {
         let core = self.core;
         let mut state = core.lock();
+        let highest = state.last_segment;
         for (id, end) in ends {
             let segment = state.segment(*id);
             if poisons.contains_key(id) {
                 segment.phase = Phase::Poisoned;
                 continue;
             }
-            if *end == SEGMENT_HEADER_BYTES as u64 && segment.rows == 0 {
+            // The highest number is remembered by its file, if that was ever whole.
+            let remembers = *id == highest && segment.tag != [0; 16];
+            if *end == SEGMENT_HEADER_BYTES as u64 && segment.rows == 0 && !remembers {
                 state.segments.remove(id);
                 let gone = core.disk.remove(&segment_name(*id)).and_then(|()| core.disk.sync_dir());
                 gone.map_err(|error| io_error(*id, &error))?;

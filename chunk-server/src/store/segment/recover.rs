@@ -19,7 +19,7 @@ use dfs_types::Position;
 
 use super::change::replaced;
 use super::commit::Round;
-use super::open::OpenReport;
+use super::open::{OpenReport, Suspects};
 use super::room::{Mark, Purpose};
 use super::scan::{CopyError, Scanned, Scanner, copy_data};
 use super::state::Effect;
@@ -30,25 +30,43 @@ use crate::store::index::IndexBatch;
 use crate::store::index::rows::{self, ChunkRow, TombstoneRow, add_ghost};
 use crate::store::{ChunkKey, StoreError};
 
-/// Recovers these segments, ascending; gives the end of the last record of each.
+/// What looking through segments showed.
+pub struct Found {
+    /// The end of the last record of each.
+    pub ends: BTreeMap<u32, u64>,
+    /// Data records that are complete and count; not noted in a rebuild, in which no row is older.
+    pub complete: BTreeSet<RecordPlace>,
+}
+
+/// Recovers these segments, ascending.
 pub fn recover(
     core: &Arc<Core>,
     segments: &[u32],
     poisons: &BTreeMap<u32, Poison>,
     report: &mut OpenReport,
-) -> Result<BTreeMap<u32, u64>, StoreError> {
+    suspects: &mut Suspects,
+) -> Result<Found, StoreError> {
     let rebuild = report.rebuilt;
     let mut survey = Survey::default();
     for id in segments {
         survey.look(core, *id, poisons.get(id), rebuild)?;
     }
-    let mut merge =
-        Merge { core, survey, report, rebuild, fresh: BTreeSet::new(), void: Vec::new(), marked: rebuild };
+    let mut merge = Merge {
+        core,
+        survey,
+        report,
+        suspects,
+        rebuild,
+        fresh: BTreeSet::new(),
+        complete: BTreeSet::new(),
+        void: Vec::new(),
+        marked: rebuild,
+    };
     let mut ends = BTreeMap::new();
     for id in segments {
         ends.insert(*id, merge.segment(*id, poisons.get(id))?);
     }
-    let Merge { fresh, mut void, .. } = merge;
+    let Merge { fresh, complete, mut void, .. } = merge;
     let ids: BTreeSet<u32> = fresh.iter().map(|place| place.segment).collect();
     for id in ids {
         let (file, tag) = file_of(core, id)?;
@@ -64,7 +82,7 @@ pub fn recover(
     for place in void.into_iter().filter(|place| !poisons.contains_key(&place.segment)) {
         blank_trailer(core, place)?;
     }
-    Ok(ends)
+    Ok(Found { ends, complete })
 }
 
 /// Makes a record incomplete that this disk may not have: once the segment is sealed it would be taken
@@ -133,9 +151,11 @@ struct Merge<'a> {
     core: &'a Core,
     survey: Survey,
     report: &'a mut OpenReport,
+    suspects: &'a mut Suspects,
     rebuild: bool,
     /// Records that a row speaks of now and that are not known to be durable.
     fresh: BTreeSet<RecordPlace>,
+    complete: BTreeSet<RecordPlace>,
     /// Trailers to blank at the end.
     void: Vec<RecordPlace>,
     /// The index says that it is not complete.
@@ -155,11 +175,17 @@ impl Merge<'_> {
             }
             end = scanner.position();
             last_sequence = last_sequence.max(record.sequence.unwrap_or(0));
-            if !counts(record.sequence, poison) {
-                continue;
-            }
             let key = ChunkKey::new(record.header.realm, record.header.chunk);
             let here = RecordPlace { segment: id, offset: record.offset };
+            if !counts(record.sequence, poison) {
+                if self.rebuild && record.header.kind == RecordKind::Data {
+                    self.suspects.add(key);
+                }
+                continue;
+            }
+            if !self.rebuild && record.header.kind == RecordKind::Data {
+                self.complete.insert(here);
+            }
             match record.header.kind {
                 RecordKind::Data => self.data(&key, &record, here, file.as_ref())?,
                 RecordKind::Touch => self.touch(&key, &record, here)?,
@@ -253,6 +279,7 @@ impl Merge<'_> {
                 Ok(true) => {}
                 Ok(false) => {
                     self.report.voided += 1;
+                    self.suspects.add(*key);
                     self.void.push(trailer_place(record, here.segment));
                     return Ok(());
                 }
@@ -260,6 +287,7 @@ impl Merge<'_> {
                 Err(CopyError::Read(why)) => {
                     tracing::error!(segment = here.segment, %key, why, "a record cannot be read");
                     self.report.damaged += 1;
+                    self.suspects.add(*key);
                     return Ok(());
                 }
             }

@@ -136,7 +136,7 @@ impl Core {
     }
 
     /// Closes the active segment, if any, and makes the next one durable, header and name.
-    fn next_segment(&self, state: &mut State) -> Result<u32, StoreError> {
+    pub fn next_segment(&self, state: &mut State) -> Result<u32, StoreError> {
         if let Some(id) = state.active.take() {
             state.segment(id).phase = Phase::Closing;
         }

@@ -178,3 +178,40 @@ fn records_inside_a_chunk_are_not_records() {
     assert_eq!(found.keys().copied().collect::<Vec<_>>(), [samples[2].key]);
     assert_eq!(scrub(&store, None, u64::MAX).unwrap().bad, []);
 }
+
+/// What a start finds gone or spoiled is named, so that the metadata service can ask: it was only logged.
+#[test]
+fn what_a_start_misses_is_named() {
+    // The segment is gone: all it held.
+    let (disk, index, samples) = world();
+    disk.remove(FIRST).unwrap();
+    let (_, report) = open(&disk, &index);
+    assert_eq!((report.lost, report.rebuilt), (3, false));
+    let mut named: Vec<_> = report.faults.iter().map(|fault| (fault.key, fault.corrupt)).collect();
+    named.sort();
+    let mut gone: Vec<_> = samples[..3].iter().map(|sample| (sample.key, false)).collect();
+    gone.sort();
+    assert_eq!(named, gone);
+
+    // A header is spoiled while the segment is not sealed yet: the row stays, the record does not check.
+    let (disk, index) = (FaultyDisk::new(64 << 20), MemoryIndex::default());
+    let (store, _) = open(&disk, &index);
+    for sample in &samples {
+        sample.put(&store, 5).unwrap();
+    }
+    drop(store);
+    disk.restart(Kept::Everything);
+    disk.flip(FIRST, SEGMENT_HEADER_BYTES as u64 + data_extent_bytes(300) + 20);
+    let (store, report) = open(&disk, &index);
+    assert_eq!((report.lost, report.damaged), (0, 1));
+    let named: Vec<_> = report.faults.iter().map(|fault| (fault.key, fault.corrupt)).collect();
+    assert_eq!(named, [(samples[1].key, true)]);
+    assert_ne!(verify(&store, &samples[1].key).unwrap(), Verdict::Good);
+
+    // The index is gone too: what does not count may have been acknowledged.
+    let (disk, _, samples) = world();
+    disk.flip(FIRST, SEGMENT_HEADER_BYTES as u64 + trailer_offset(300));
+    let (_, report) = open(&disk, &MemoryIndex::default());
+    assert!(report.rebuilt);
+    assert!(report.faults.iter().any(|fault| fault.key == samples[0].key && !fault.corrupt), "{report:?}");
+}
