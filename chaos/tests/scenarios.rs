@@ -43,6 +43,7 @@ scenarios! {
     bounded_memory = "bounded-memory";
     paused_leader = "paused-leader";
     rest_walk = "rest-walk";
+    flipped_index = "flipped-index";
     flipped_bytes = "flipped-bytes";
     nothing_in_the_clear = "nothing-in-the-clear";
     snapshot_install_killed = "snapshot-install-killed";

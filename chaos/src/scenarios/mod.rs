@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 mod identical;
+mod index;
 mod keys;
 mod kills;
 mod late;
@@ -56,6 +57,7 @@ pub const SCENARIOS: &[Scenario] = &[
     kills::SPARE_TAKES_OVER,
     members::WIPED_MEMBER,
     members::CUT_LOG,
+    index::FLIPPED_INDEX,
     late::LATE_DELETE_TICKETS,
     memory::BOUNDED_MEMORY,
     paused::PAUSED_LEADER,

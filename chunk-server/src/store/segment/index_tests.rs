@@ -91,6 +91,8 @@ impl World {
     }
 }
 
+type Spoil<'a> = Box<dyn Fn(&Path) + 'a>;
+
 /// Every file of an index, by name.
 fn files(index: &Path) -> Vec<(String, PathBuf)> {
     let mut files: Vec<(String, PathBuf)> = fs::read_dir(index)
@@ -123,7 +125,7 @@ fn whatever_happens_to_a_file_of_the_index() {
                 OpenOptions::new().write(true).open(index.join(name)).unwrap().set_len(to).unwrap();
             }
         };
-        let mut cases: Vec<(String, Box<dyn Fn(&Path) + '_>)> = vec![
+        let mut cases: Vec<(String, Spoil<'_>)> = vec![
             (format!("{name} deleted"), Box::new(deleted)),
             (format!("{name} empty"), Box::new(cut(0))),
             (format!("{name} cut in half"), Box::new(cut(length / 2))),
