@@ -1,7 +1,7 @@
 # Distribute. `make` alone lists what there is; everything is a script in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop reset doctor build test test-integration lint fmt bench clean clean-all
+.PHONY: help docs run stop reset doctor build test test-integration lint fmt bench clean clean-all
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -32,6 +32,9 @@ lint: doctor ## formatting, clippy, shell scripts
 
 fmt: ## format the code
 	@cargo fmt --all
+
+docs: doctor ## write the documents that are made from the code
+	@scripts/docs.sh
 
 bench: build ## figures of this machine
 	@scripts/bench.sh

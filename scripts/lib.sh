@@ -24,6 +24,11 @@ use_target() {
     [ -d "$CARGO_TARGET_DIR" ] || seed_target "$CARGO_TARGET_DIR"
   fi
   export CARGO_TARGET_DIR
+  # What /health, the log and fs_build_info call the commit; a container's build sets it from outside.
+  if [ -z "${DFS_BUILD_COMMIT:-}" ]; then
+    DFS_BUILD_COMMIT=$(git -C "$here" describe --always --dirty --abbrev=12 2>/dev/null || true)
+  fi
+  export DFS_BUILD_COMMIT
 }
 
 seed_target() (

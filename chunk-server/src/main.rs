@@ -10,6 +10,7 @@ use dfs_types::{DfsError, ErrorCode, OsEntropy};
 use server_kit::Life;
 
 fn main() -> ExitCode {
+    server_kit::build::declare(option_env!("DFS_BUILD_COMMIT"));
     server_kit::program::run(serve)
 }
 

@@ -8,6 +8,7 @@ use metadata_server::server::{Doors, Server};
 use server_kit::Life;
 
 fn main() -> ExitCode {
+    server_kit::build::declare(option_env!("DFS_BUILD_COMMIT"));
     server_kit::program::run(serve)
 }
 

@@ -197,8 +197,7 @@ fn router(operations: &Operations, health: &Health, metrics: server_kit::metrics
     let cluster = ClusterServer::new(ClusterService(operations.clone())).max_decoding_message_size(most);
     let raft = operations.parts.consensus.raft_service(Arc::new(operations.clone()));
     let grpc = Routes::from(Router::new()).add_service(metadata).add_service(cluster).add_service(raft);
-    rest::router(Rest { operations: operations.clone(), metrics })
-        .merge(health.routes())
+    rest::router(Rest { operations: operations.clone(), metrics }, health)
         .merge(grpc.into_axum_router())
         .layer(axum::middleware::from_fn(server_kit::http_metrics::middleware))
         .layer(axum::middleware::from_fn(server_kit::request_id::middleware))

@@ -99,11 +99,13 @@ impl Health {
     }
 
     fn answer(&self, status: StatusCode, word: &str, reasons: Value) -> Response {
+        let build = crate::build::info();
         let mut body = json!({
             "status": word,
             "version": self.shared.version,
             "role": self.shared.role,
             "id": self.shared.id,
+            "build": { "commit": build.commit, "rustc": build.rustc, "profile": build.profile },
         });
         if !reasons.is_null() {
             body["reasons"] = reasons;
@@ -154,7 +156,10 @@ mod tests {
     #[tokio::test]
     async fn ready_when_every_component_is() {
         let health = Health::new("chunk-server", "n1", "1.2.3", &["store", "cluster"]);
-        assert_eq!(get(&health, "/health").await.0, 200);
+        let (status, body) = get(&health, "/health").await;
+        assert_eq!((status, &body["version"]), (200, &json!("1.2.3")));
+        assert_eq!(body["build"]["profile"], if cfg!(debug_assertions) { "debug" } else { "release" });
+        assert!(body["build"]["rustc"].as_str().unwrap().starts_with("1."), "{body}");
         let (status, body) = get(&health, "/ready").await;
         assert_eq!((status, &body["reasons"]["store"]), (503, &json!("starting")));
         health.ready("store");

@@ -4,6 +4,7 @@
 //! Knows nothing of what a server does, and of no other crate of the project but `dfs-types`.
 
 pub mod blocking;
+pub mod build;
 pub mod certificates;
 pub mod config;
 pub mod credentials;

@@ -1,12 +1,13 @@
 //! Errors over HTTP: problem documents (RFC 9457), `application/problem+json`, the same for every
-//! route, with the code of [`ErrorCode`] as `code` and the request id as `request_id`.
+//! route, with the code of [`ErrorCode`] as `code` and the request id as `request_id`. `type` is a path
+//! on the server itself: the entry of docs/troubleshooting.md that says what to do.
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use dfs_types::error::Need;
 use dfs_types::{DfsError, ErrorCode};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::request_id;
@@ -39,7 +40,7 @@ impl Problem {
     pub fn document(&self) -> Value {
         let code = self.error.code;
         let mut document = json!({
-            "type": format!("urn:dfs:error:{code}"),
+            "type": format!("/docs/errors/{code}"),
             "title": code.as_str().replace('_', " "),
             "status": self.status().as_u16(),
             "detail": self.error.message,
@@ -47,6 +48,7 @@ impl Problem {
         });
         if let Some(id) = request_id::current() {
             document["request_id"] = id.as_str().into();
+            document["instance"] = format!("urn:dfs:request:{id}").into();
         }
         if !self.error.chunks.is_empty() {
             let need = |need| match need {
@@ -89,10 +91,18 @@ pub async fn no_such_route(_: Request) -> Problem {
     Problem::new(ErrorCode::NotFound, "there is no such route; /openapi.json lists them")
 }
 
-/// `Router::method_not_allowed_fallback`.
-pub async fn method_not_allowed(_: Request) -> Problem {
-    Problem::new(ErrorCode::InvalidArgument, "the route does not take this method")
-        .with_status(StatusCode::METHOD_NOT_ALLOWED)
+/// `Router::method_not_allowed_fallback`; axum adds `allow`. OPTIONS asks for just that. Nothing is said
+/// to pages of other origins: no route answers them.
+pub async fn method_not_allowed(request: Request) -> Response {
+    if request.method() == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    Problem::new(
+        ErrorCode::InvalidArgument,
+        "the route does not take this method; `allow` lists those it takes",
+    )
+    .with_status(StatusCode::METHOD_NOT_ALLOWED)
+    .into_response()
 }
 
 #[cfg(test)]
@@ -106,6 +116,9 @@ mod tests {
             let response = Problem::new(*code, "why").into_response();
             assert_eq!(response.status().as_u16(), code.http_status(), "{code}");
             assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+            let document = Problem::new(*code, "why").document();
+            let (_, word) = document["type"].as_str().unwrap().rsplit_once('/').unwrap();
+            assert!(!dfs_types::troubleshooting::entry(ErrorCode::from_word(word).unwrap()).is_empty());
         }
         let response = Problem::new(ErrorCode::Unauthenticated, "why").into_response();
         assert!(response.headers().contains_key(WWW_AUTHENTICATE));

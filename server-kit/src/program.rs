@@ -18,7 +18,7 @@ use crate::config::report::Report;
 use crate::config::{self, Action};
 use crate::logging::LogLevel;
 use crate::probe::{self, Probe};
-use crate::{LogSettings, Shutdown, hardening, logging, shutdown};
+use crate::{LogSettings, Shutdown, build, hardening, logging, shutdown};
 
 /// What blocking work gets after everything else has stopped.
 const LAST_WORK: Duration = Duration::from_secs(1);
@@ -158,6 +158,8 @@ fn misspelt<S: ServerSettings>() -> impl Iterator<Item = (String, String)> {
 fn prepare(logs: &LogSettings) -> anyhow::Result<LogLevel> {
     hardening::harden()?;
     let level = logging::init(logs)?;
+    crate::metrics::install()?;
+    build::announce(&logs.server);
     hardening::raise_open_files();
     Ok(level)
 }

@@ -3,14 +3,18 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::middleware::Next;
-use axum::response::Response;
-use dfs_types::{OsEntropy, RequestId, SystemClock};
+use axum::response::{IntoResponse, Response};
+use dfs_types::{ErrorCode, OsEntropy, RequestId, SystemClock};
+use futures::FutureExt as _;
 use http::{HeaderMap, HeaderValue};
 use tracing::Instrument;
+
+use crate::problem::Problem;
 
 pub const HEADER: &str = "x-request-id";
 const MAX_BYTES: usize = 128;
@@ -72,13 +76,25 @@ pub fn propagate(headers: &mut HeaderMap) {
 }
 
 /// Middleware (`axum::middleware::from_fn`), to be the outermost layer: takes the caller's id or makes
-/// one (a caller's that is not fit is replaced), and gives it back in the answer.
+/// one (a caller's that is not fit is replaced), and gives it back in the answer. A handler that panics
+/// answers `internal` with it, so that the log's line is found.
 pub async fn middleware(mut request: Request, next: Next) -> Response {
     let given = request.headers().get(HEADER).and_then(|value| value.to_str().ok());
     let id = given.and_then(RequestIdText::parse).unwrap_or_else(RequestIdText::generate);
     request.headers_mut().insert(HEADER, id.header());
     request.extensions_mut().insert(id.clone());
-    let mut response = scope(id.clone(), next.run(request)).await;
+    let mut response = scope(id.clone(), async {
+        match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) => response,
+            Err(_) => {
+                // What happened and where is on the line before: see `logging`.
+                tracing::error!("a handler panicked");
+                Problem::new(ErrorCode::Internal, "a fault of ours; the log has it under the request id")
+                    .into_response()
+            }
+        }
+    })
+    .await;
     response.headers_mut().insert(HEADER, id.header());
     response
 }
@@ -113,6 +129,20 @@ mod tests {
             assert_eq!(echoed, seen);
             assert_eq!(echoed.len(), 36, "{bad:?} gave {echoed}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_with_the_id() {
+        async fn broken() -> &'static str {
+            panic!("on purpose")
+        }
+        let router = Router::new().route("/", get(broken)).layer(axum::middleware::from_fn(middleware));
+        let request = Request::get("/").header(HEADER, "r-7").body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        assert_eq!((response.status().as_u16(), &response.headers()[HEADER]), (500, &"r-7".parse().unwrap()));
+        let body = axum::body::to_bytes(response.into_body(), 1024).await.unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&document["code"], &document["request_id"]), (&"internal".into(), &"r-7".into()));
     }
 
     #[tokio::test]

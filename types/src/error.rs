@@ -3,13 +3,13 @@
 use std::fmt;
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $number:literal, $word:literal, $http:literal, $exit:literal;)*) => {
+    ($(#[doc = $meaning:literal] $name:ident = $number:literal, $word:literal, $http:literal, $exit:literal;)*) => {
         /// What went wrong, as every face of the system says it. Numbers live in the Raft log and
         /// on the wire and are never reused; words are the `code` of problem documents.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u16)]
         pub enum ErrorCode {
-            $($(#[$doc])* $name = $number,)*
+            $(#[doc = $meaning] $name = $number,)*
         }
 
         impl ErrorCode {
@@ -18,6 +18,11 @@ macro_rules! codes {
             /// The stable word, such as `not_found`.
             pub fn as_str(self) -> &'static str {
                 match self { $(ErrorCode::$name => $word,)* }
+            }
+
+            /// One sentence on what it means, as above.
+            pub fn meaning(self) -> &'static str {
+                match self { $(ErrorCode::$name => $meaning.trim_ascii(),)* }
             }
 
             /// The HTTP status of a problem document with this code.

@@ -8,6 +8,7 @@ pub mod limits;
 pub mod path;
 pub mod position;
 pub mod secret;
+pub mod troubleshooting;
 
 pub use doors::{Clock, Entropy, MonotonicMillis, OsEntropy, SystemClock};
 pub use error::{DfsError, ErrorCode};

@@ -77,6 +77,8 @@ pub const MAX_GRPC_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 pub const DATA_MESSAGE_BYTES: usize = 256 * 1024;
 pub const MAX_STREAMS_PER_CONNECTION: u32 = 64;
 pub const MAX_HTTP_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// Path and query of a REST call: a key, a cursor and a delimiter, each percent-encoded, have room.
+pub const MAX_URI_BYTES: usize = 16 * 1024;
 
 // Connections (transport). Windows are sized so that one stream fills a fast link; frames so that
 // few of them carry a data message.

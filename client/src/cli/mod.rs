@@ -10,6 +10,7 @@ mod context;
 mod cp;
 mod curl;
 mod error;
+mod explain;
 mod files;
 mod format;
 mod get;
@@ -92,6 +93,7 @@ enum Command {
     Curl(curl::CurlArgs),
     Bench(bench::BenchArgs),
     Pki(pki::PkiArgs),
+    Explain(explain::ExplainArgs),
     Dev(dev::DevArgs),
 }
 
@@ -154,6 +156,7 @@ async fn run(command: Command, context: Context) -> Result<(), CliError> {
         Command::Curl(args) => curl::run(args, &context).await,
         Command::Bench(args) => bench::run(args, &context).await,
         Command::Pki(args) => pki::run(args, &context).await,
+        Command::Explain(args) => explain::run(args, &context),
         Command::Dev(args) => dev::run(args, context.output).await,
     }
 }

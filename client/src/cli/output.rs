@@ -64,6 +64,9 @@ impl Output {
             eprintln!("{value}");
         } else {
             eprintln!("dfsctl: {error}");
+            if dfs_types::ErrorCode::from_word(error.code).is_some() {
+                eprintln!("  ({code}: `dfsctl explain {code}` says more)", code = error.code);
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! `/nodes` and `/chunks`.
+//! `/nodes`, `/chunks`, `/cluster` and `/whoami`.
 
 use axum::Json;
 use axum::body::Body;
@@ -11,17 +11,29 @@ use http::{HeaderMap, Uri};
 use server_kit::Problem;
 
 use super::input::{self, Query, invalid};
-use super::shapes::{Locations, Node, NodeList, PutLocation};
+use super::problems::{OfChunkLook, OfLocationPut, OfLook, OfNodeLook};
+use super::shapes::{Caller, ClusterStatus, Locations, Member, MemberList, Node, NodeList, PutLocation};
 use super::{Answer, Rest};
 use crate::service::Call;
 
-pub async fn nodes(State(rest): State<Rest>, Extension(call): Extension<Call>, uri: Uri) -> Answer<NodeList> {
+/// List nodes
+#[utoipa::path(get, path = "/nodes", tag = "cluster", operation_id = "list_nodes",
+    responses((status = 200, description = "All nodes.", body = NodeList), OfLook))]
+pub async fn list_nodes(
+    State(rest): State<Rest>,
+    Extension(call): Extension<Call>,
+    uri: Uri,
+) -> Answer<NodeList> {
     Query::read(uri.query(), &[])?;
     let list = rest.operations.call(&call, v1::ListNodesRequest {}).await?;
     Ok(Json(NodeList { nodes: list.nodes.into_iter().map(Node::from).collect(), position: list.position }))
 }
 
-pub async fn node(
+/// Show a node
+#[utoipa::path(get, path = "/nodes/{id}", tag = "cluster", operation_id = "get_node",
+    params(("id" = String, Path, description = "node id", example = "n1")),
+    responses((status = 200, description = "The node.", body = Node), OfNodeLook))]
+pub async fn get_node(
     State(rest): State<Rest>,
     Extension(call): Extension<Call>,
     id: Result<Path<String>, PathRejection>,
@@ -48,7 +60,18 @@ fn selector(
     Ok(Some(v1::FileSelector { by: Some(by), version }))
 }
 
-pub async fn locations(
+/// Show where a chunk is
+///
+/// The caller's own chunks; name a file to ask for a chunk that is known by several users' files.
+#[utoipa::path(get, path = "/chunks/{id}/locations", tag = "chunks", operation_id = "get_locations",
+    params(
+        ("id" = String, Path, description = "chunk id: 64 hexadecimal digits"),
+        ("file_id" = Option<String>, Query, description = "a file that has the chunk"),
+        ("path" = Option<String>, Query, description = "the same, by path; not with `file_id`"),
+        ("version" = Option<u64>, Query, description = "of that file; absent: the current one"),
+    ),
+    responses((status = 200, description = "The locations.", body = Locations), OfChunkLook))]
+pub async fn get_locations(
     State(rest): State<Rest>,
     Extension(call): Extension<Call>,
     id: Result<Path<String>, PathRejection>,
@@ -61,6 +84,13 @@ pub async fn locations(
     Ok(Json(rest.operations.call(&call, request).await?.into()))
 }
 
+/// Add a location
+///
+/// For administrators: the leader asks the node to touch the chunk and adds the location only if the
+/// node has it.
+#[utoipa::path(put, path = "/chunks/{id}/locations", tag = "chunks", operation_id = "put_location", request_body = PutLocation,
+    params(("id" = String, Path, description = "chunk id: 64 hexadecimal digits")),
+    responses((status = 200, description = "The locations as they are now.", body = Locations), OfLocationPut))]
 pub async fn put_location(
     State(rest): State<Rest>,
     Extension(call): Extension<Call>,
@@ -80,4 +110,40 @@ pub async fn put_location(
         node_id: node.to_string(),
     };
     Ok(Json(rest.operations.call(&call, request).await?.into()))
+}
+
+/// Show the cluster
+#[utoipa::path(get, path = "/cluster", tag = "cluster", operation_id = "cluster_status",
+    responses((status = 200, description = "The cluster at a glance.", body = ClusterStatus), OfLook))]
+pub async fn cluster_status(
+    State(rest): State<Rest>,
+    Extension(call): Extension<Call>,
+    uri: Uri,
+) -> Answer<ClusterStatus> {
+    Query::read(uri.query(), &[])?;
+    Ok(Json(rest.operations.call(&call, v1::ClusterStatusRequest {}).await?.into()))
+}
+
+/// List the metadata servers
+#[utoipa::path(get, path = "/cluster/members", tag = "cluster", operation_id = "list_members",
+    responses((status = 200, description = "All members.", body = MemberList), OfLook))]
+pub async fn list_members(
+    State(rest): State<Rest>,
+    Extension(call): Extension<Call>,
+    uri: Uri,
+) -> Answer<MemberList> {
+    Query::read(uri.query(), &[])?;
+    let list = rest.operations.call(&call, v1::ListMembersRequest {}).await?;
+    Ok(Json(MemberList {
+        members: list.members.into_iter().map(Member::from).collect(),
+        position: list.position,
+    }))
+}
+
+/// Show the caller
+#[utoipa::path(get, path = "/whoami", tag = "cluster", operation_id = "whoami",
+    responses((status = 200, description = "Whom the cluster takes the caller for.", body = Caller), OfLook))]
+pub async fn whoami(State(rest): State<Rest>, Extension(call): Extension<Call>, uri: Uri) -> Answer<Caller> {
+    Query::read(uri.query(), &[])?;
+    Ok(Json(rest.operations.call(&call, v1::WhoAmIRequest {}).await?.into()))
 }

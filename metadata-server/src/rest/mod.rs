@@ -1,30 +1,45 @@
 //! REST: the operations for curl and simple programs. Each handler reads its input strictly, calls
 //! one or a few operations, and shapes the answer; it decides nothing itself.
 //!
-//! - [`shapes`]: the JSON. [`input`]: query strings, ids, bodies. [`time`]: RFC 3339.
-//! - `files`, `uploads`, `cluster`: the handlers, by area.
+//! - [`api`]: the route table and the OpenAPI document, one list for both. [`docs`]: `/openapi.json`,
+//!   `/docs` and the entries of error codes. [`book`]: the same as docs/rest.md.
+//! - [`guard`]: what holds for every request before a handler sees it.
+//! - [`shapes`]: the JSON. [`problems`]: which errors are answered where. [`input`]: query strings, ids,
+//!   bodies. [`conditional`]: etags. [`time`]: RFC 3339.
+//! - `files`, `uploads`, `buckets`, `cluster`: the handlers, by area.
 
+mod api;
+pub mod book;
+mod buckets;
 mod cluster;
+mod conditional;
+mod docs;
 mod files;
+mod guard;
+mod html;
 mod input;
+mod problems;
 mod shapes;
 pub mod time;
 mod uploads;
 
-use axum::extract::{Request, State};
-use axum::middleware::{self, Next};
+use axum::extract::State;
+use axum::http::header::{ETAG, HeaderName};
 use axum::response::Response;
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::{Json, Router, middleware};
 use http::{HeaderValue, StatusCode};
-use server_kit::Problem;
-use server_kit::problem::{method_not_allowed, no_such_route};
+use server_kit::problem::method_not_allowed;
+use server_kit::{Health, Problem};
 
-use crate::service::{Operations, auth};
+use self::problems::OfLook;
+use crate::service::Operations;
+
+pub use api::document;
 
 /// What a handler answers.
 type Answer<T> = Result<Json<T>, Problem>;
+/// The same with the version as etag.
+type Tagged<T> = ([(HeaderName, HeaderValue); 1], Json<T>);
 
 /// Shared by all handlers.
 #[derive(Clone)]
@@ -33,65 +48,37 @@ pub struct Rest {
     pub metrics: server_kit::metrics::Metrics,
 }
 
-/// Every route but `/health` and `/ready`, behind the credential check, with problem documents as
-/// fallbacks; gRPC routes are to be merged in.
-pub fn router(rest: Rest) -> Router {
-    Router::new()
-        .route("/files", get(files::list).post(files::create))
-        .route("/files/{id}", get(files::get).delete(files::delete))
-        .route("/init_upload", post(uploads::init))
-        .route("/commit_upload", post(uploads::commit))
-        .route("/nodes", get(cluster::nodes))
-        .route("/nodes/{id}", get(cluster::node))
-        .route("/chunks/{id}/locations", get(cluster::locations).put(cluster::put_location))
-        .route("/metrics", get(metrics))
+/// Every route: behind the credential check all but health, readiness and the documents; with problem
+/// documents as fallbacks. gRPC routes are to be merged in.
+pub fn router(rest: Rest, health: &Health) -> Router {
+    let (with_credential, open, _) = api::parts();
+    let with_credential = with_credential
         .method_not_allowed_fallback(method_not_allowed)
-        .fallback(fallback)
-        .layer(middleware::from_fn(no_sniffing))
-        .layer(middleware::from_fn_with_state(rest.clone(), authenticate))
-        .with_state(rest)
+        .fallback(guard::no_such_route)
+        .layer(middleware::from_fn_with_state(rest.clone(), guard::authenticate))
+        .with_state(rest);
+    open.merge(health.routes())
+        .method_not_allowed_fallback(method_not_allowed)
+        .merge(with_credential)
+        .layer(middleware::from_fn(guard::guard))
 }
 
-/// Reads the credential and leaves the call for the handler, before anything else is looked at.
-async fn authenticate(
-    State(rest): State<Rest>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    if is_grpc(&request) {
-        // An unknown gRPC method: its answer says so, and nothing runs.
-        return Ok(next.run(request).await);
-    }
-    let call = auth::authenticate(&rest.operations, request.headers(), None).await?;
-    request.extensions_mut().insert(call);
-    Ok(next.run(request).await)
-}
-
-fn is_grpc(request: &Request) -> bool {
-    let kind = request.headers().get(CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-async fn fallback(request: Request) -> Response {
-    use axum::response::IntoResponse as _;
-    if is_grpc(&request) {
-        return tonic::Status::unimplemented("there is no such method").into_http();
-    }
-    no_such_route(request).await.into_response()
-}
-
-async fn no_sniffing(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
-}
-
+/// Show metrics
+///
+/// In the text format of Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "server", operation_id = "metrics",
+    responses((status = 200, description = "The metrics of this server.", body = String, content_type = "text/plain"), OfLook))]
 async fn metrics(State(rest): State<Rest>) -> Response {
     crate::telemetry::raft(&rest.operations);
     rest.metrics.response()
 }
 
+/// An answer about this version.
+fn tagged<T>(version: u64, body: T) -> Tagged<T> {
+    ([(ETAG, conditional::etag(version))], Json(body))
+}
+
 /// 201 with a body.
-fn created<T>(body: T) -> (StatusCode, Json<T>) {
-    (StatusCode::CREATED, Json(body))
+fn created<T>(version: u64, body: T) -> (StatusCode, Tagged<T>) {
+    (StatusCode::CREATED, tagged(version, body))
 }

@@ -1,4 +1,4 @@
-//! `/init_upload` and `/commit_upload`: an upload by curl, with `dfsctl chunk put` for the bytes.
+//! `/init_upload`, `/commit_upload` and `/uploads`: an upload by curl, with `dfsctl chunk put` for the bytes.
 //!
 //! The plan is made before the chunks exist, so it names places, not contents: per index a primary
 //! and replicas, with grants. Secrets come from PlanChunks, by the hash of each chunk.
@@ -7,16 +7,23 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Extension, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Extension, Path, State};
 use dfs_proto::v1;
 use dfs_types::limits::{MAX_PAGE_CHUNKS, MAX_PLAN_CHUNKS, MAX_VERSION_BYTES, chunk_bytes_at};
 use dfs_types::{ChunkId, DfsPath, ErrorCode, UploadId};
 use http::{HeaderMap, StatusCode, Uri};
 use server_kit::Problem;
 
+use super::conditional::Conditions;
+use super::files::{by_path, current_version};
 use super::input::{self, Query, base64_decode, base64_encode, invalid};
-use super::shapes::{self, CommitUpload, Committed, InitUpload, PlannedChunk, Policy, SentChunk, Upload};
-use super::{Answer, Rest, created};
+use super::problems::{OfUploadAbort, OfUploadBegin, OfUploadCommit, OfUploadLook};
+use super::shapes::{
+    self, CommitUpload, Committed, InitUpload, PlannedChunk, Policy, SentChunk, Upload, UploadAborted,
+    UploadState,
+};
+use super::{Answer, Rest, Tagged, tagged};
 use crate::service::Call;
 
 /// Chunks one commit over REST may name: what fits its body many times over.
@@ -41,7 +48,14 @@ fn chunk_list(size: u64, first: u32) -> (Vec<(u32, u64, u64)>, bool) {
     (list, false)
 }
 
-pub async fn init(
+/// Begin an upload, or plan its next chunks
+///
+/// The answer says for each chunk where it goes, with the grants that the nodes want to see.
+/// `dfsctl chunk put --plan PLAN.json --index N FILE` seals and sends one, and prints what
+/// `POST /commit_upload` wants to hear of it.
+#[utoipa::path(post, path = "/init_upload", tag = "uploads", operation_id = "init_upload", request_body = InitUpload,
+    responses((status = 201, description = "The upload and a plan.", body = Upload), OfUploadBegin))]
+pub async fn init_upload(
     State(rest): State<Rest>,
     Extension(call): Extension<Call>,
     uri: Uri,
@@ -130,7 +144,7 @@ pub async fn init(
     }
     let policy = policy.unwrap_or_default();
     let next_chunk = more.then(|| chunks.last().map_or(0, |chunk| chunk.index + 1));
-    Ok(created(Upload {
+    let answer = Upload {
         upload_id: shapes::upload_id(&upload_id),
         file_id: shapes::file_id(&file_id),
         realm_id: shapes::realm_id(&realm_id),
@@ -139,7 +153,8 @@ pub async fn init(
         position,
         chunks,
         next_chunk,
-    }))
+    };
+    Ok((StatusCode::CREATED, Json(answer)))
 }
 
 fn placeholder(upload: &[u8], index: u32) -> bytes::Bytes {
@@ -148,17 +163,26 @@ fn placeholder(upload: &[u8], index: u32) -> bytes::Bytes {
     bytes::Bytes::copy_from_slice(hasher.finalize().as_bytes())
 }
 
-/// Appends what the body lists, page by page, and commits. May be called again: pages that are there
-/// are not appended twice, and a commit that was made is answered as it was.
-pub async fn commit(
+/// Commit an upload
+///
+/// Makes the version visible, once enough copies of every chunk are confirmed. May be called again: a commit that was made is
+/// answered as it was.
+#[utoipa::path(post, path = "/commit_upload", tag = "uploads", operation_id = "commit_upload", request_body = CommitUpload,
+    params(
+        ("if-match" = Option<String>, Header, description = "answer 412 unless the path has one of these versions; `*`: any"),
+        ("if-none-match" = Option<String>, Header, description = "answer 412 if the path has one of these versions; `*`: any"),
+    ),
+    responses((status = 200, description = "Committed.", body = Committed, headers(("etag" = String, description = "the version, quoted"))), OfUploadCommit))]
+pub async fn commit_upload(
     State(rest): State<Rest>,
     Extension(call): Extension<Call>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
-) -> Answer<Committed> {
+) -> Result<Tagged<Committed>, Problem> {
     Query::read(uri.query(), &[])?;
     let wanted: CommitUpload = input::json(&headers, body).await?;
+    let conditions = Conditions::read(&headers)?;
     let id: UploadId = wanted.upload_id.parse()?;
     let mut chunks = wanted.chunks;
     if chunks.len() > MAX_COMMIT_CHUNKS {
@@ -198,15 +222,27 @@ pub async fn commit(
         .collect::<Result<_, Problem>>()?;
     let upload = v1::GetUploadRequest { upload_id: id.to_vec().into() };
     let appended = match rest.operations.call(&call, upload).await {
-        Ok(upload) => Some(upload.chunks),
+        Ok(upload) => Some(upload),
         // Committed before, perhaps: the commit says which.
         Err(error) if error.code == ErrorCode::UploadNotFound => None,
         Err(error) => return Err(error.into()),
     };
+    let path = appended.as_ref().map(|upload| upload.path.clone());
+    let current = || async {
+        match path {
+            Some(path) => current_version(&rest, &call, by_path(path, None)).await,
+            None => Ok(None),
+        }
+    };
+    // What was committed before is answered whatever the conditions say now.
+    let if_version = match &appended {
+        Some(_) => conditions.if_version(wanted.if_version, current).await?,
+        None => wanted.if_version,
+    };
     if let Some(appended) = appended {
         for (page, list) in pages.into_iter().enumerate() {
             let first_index = (page * MAX_PAGE_CHUNKS) as u32;
-            if first_index + list.len() as u32 <= appended {
+            if first_index + list.len() as u32 <= appended.chunks {
                 continue;
             }
             let request = v1::AppendPageRequest {
@@ -224,11 +260,50 @@ pub async fn commit(
         chunks: chunks.len() as u32,
         size,
         content_hash: bytes::Bytes::new(),
-        if_version: wanted.if_version,
+        if_version,
         content_type: wanted.content_type.unwrap_or_default(),
         user_metadata: wanted.user_metadata.unwrap_or_default().into_iter().collect(),
     };
+    let done = Committed::from(rest.operations.call(&call, request).await?);
+    Ok(tagged(done.version, done))
+}
+
+/// Show an upload that has not ended
+#[utoipa::path(get, path = "/uploads/{id}", tag = "uploads", operation_id = "get_upload",
+    params(("id" = String, Path, description = "upload id")),
+    responses((status = 200, description = "The upload.", body = UploadState), OfUploadLook))]
+pub async fn get_upload(
+    State(rest): State<Rest>,
+    Extension(call): Extension<Call>,
+    id: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Answer<UploadState> {
+    let id: UploadId = input::id(id)?;
+    Query::read(uri.query(), &[])?;
+    let request = v1::GetUploadRequest { upload_id: id.to_vec().into() };
     Ok(Json(rest.operations.call(&call, request).await?.into()))
+}
+
+/// Abort an upload
+///
+/// Its chunks go, unless other files need them. One left lying expires after a day.
+#[utoipa::path(delete, path = "/uploads/{id}", tag = "uploads", operation_id = "abort_upload",
+    params(("id" = String, Path, description = "upload id")),
+    responses((status = 200, description = "Aborted.", body = UploadAborted), OfUploadAbort))]
+pub async fn abort_upload(
+    State(rest): State<Rest>,
+    Extension(call): Extension<Call>,
+    id: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Answer<UploadAborted> {
+    let id: UploadId = input::id(id)?;
+    Query::read(uri.query(), &[])?;
+    let request = v1::AbortUploadRequest {
+        mutation: Some(rest.operations.new_mutation()),
+        upload_id: id.to_vec().into(),
+    };
+    let done = rest.operations.call(&call, request).await?;
+    Ok(Json(UploadAborted { upload_id: id.to_string(), position: done.position }))
 }
 
 fn page_chunk(chunk: &SentChunk) -> Result<v1::PageChunk, Problem> {
