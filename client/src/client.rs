@@ -68,3 +68,14 @@ impl Client {
         self.inner.config.transfer_patience
     }
 }
+
+/// A compile-time check: programs spawn these calls, so their futures must be able to move between threads. A put
+/// once borrowed its source over a call, and no task of a multi-threaded runtime could put anything.
+#[cfg(test)]
+const _: fn(Client) = |client| {
+    fn moves<T: Send>(_: T) {}
+    moves(client.put("/b/k", crate::Source::file("f"), crate::PutOptions::default()));
+    moves(client.read("/b/k"));
+    moves(client.list(crate::Listing::default()));
+    moves(client.delete("/b/k", crate::Condition::default(), false));
+};

@@ -110,7 +110,7 @@ impl Transfer<'_> {
             },
             _ => (None, None),
         };
-        let session = self.session(noted, may_resume, &chunks).await?;
+        let session = self.session(noted, may_resume, chunks.expected, stamp.is_some()).await?;
         if let (Some(note), Some(about)) = (&mut note, &about) {
             // Written anew, because a crash may have left a cut line at the end.
             note.begin(about, session.upload)?;
@@ -151,10 +151,18 @@ impl Transfer<'_> {
     }
 
     /// The noted upload if it is still there and of this source, else a new one.
-    async fn session(&self, noted: Option<Noted>, may_resume: bool, chunks: &Chunks) -> Result<Session> {
+    /// `expected`: bytes the source is thought to have. Takes no source: a borrowed one, held over a call,
+    /// would keep the whole put from moving between threads.
+    async fn session(
+        &self,
+        noted: Option<Noted>,
+        may_resume: bool,
+        expected: Option<u64>,
+        is_file: bool,
+    ) -> Result<Session> {
         if let Some(noted) = noted {
             if noted.matches && may_resume {
-                match self.resume(&noted, chunks.expected.unwrap_or(u64::MAX)).await {
+                match self.resume(&noted, expected.unwrap_or(u64::MAX)).await {
                     Ok(Some(session)) => return Ok(session),
                     Ok(None) => self.abort(noted.upload).await,
                     Err(error) if error.code == ErrorCode::UploadNotFound => {}
@@ -165,7 +173,7 @@ impl Transfer<'_> {
             }
         }
         // The size of a file is not promised: it may grow while it is read.
-        let size = if chunks.stamp.is_none() { chunks.expected } else { None };
+        let size = if is_file { None } else { expected };
         let build = |mutation| v1::InitUploadRequest {
             mutation: Some(mutation),
             path: self.path.to_string(),
