@@ -4,6 +4,7 @@
 //! with the process. If dfsctl dies between, the process is found by its arguments.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,10 @@ pub(super) struct Plan {
     pub cluster_id: String,
     /// The metadata servers the cluster began with.
     pub initial_members: Vec<String>,
+    /// Where the servers listen, if something stands at the addresses by which they are known, such as a
+    /// proxy that makes faults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_ip: Option<Ipv4Addr>,
     pub servers: Vec<Server>,
 }
 
@@ -72,14 +77,15 @@ impl Role {
 }
 
 impl Server {
+    /// Where others reach it.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", Ipv4Addr::LOCALHOST, self.port)
     }
 }
 
 impl Plan {
     pub fn new(cluster_id: String) -> Self {
-        Self { format: FORMAT, cluster_id, initial_members: Vec::new(), servers: Vec::new() }
+        Self { format: FORMAT, cluster_id, initial_members: Vec::new(), listen_ip: None, servers: Vec::new() }
     }
 
     /// The plan of a folder; none if there is no cluster yet.
@@ -130,6 +136,15 @@ impl Plan {
         self.servers.iter().map(|server| server.port).collect()
     }
 
+    /// Where all servers listen, each at its port.
+    pub fn listen_ip(&self) -> Ipv4Addr {
+        self.listen_ip.unwrap_or(Ipv4Addr::LOCALHOST)
+    }
+
+    pub fn listen_address(&self, server: &Server) -> String {
+        format!("{}:{}", self.listen_ip(), server.port)
+    }
+
     /// Addresses of all metadata servers.
     pub fn metadata_addresses(&self) -> Vec<String> {
         self.of(Role::MetadataServer).map(Server::address).collect()
@@ -153,12 +168,16 @@ impl Plan {
         let process = |server: &Server| {
             let process = server.process.as_ref()?;
             let folder = layout.server(&server.id);
+            let mut addresses = serde_json::json!({ "api": server.address() });
+            if self.listen_ip.is_some() {
+                addresses["listen"] = self.listen_address(server).into();
+            }
             Some(serde_json::json!({
                 "role": server.role.word(),
                 "id": server.id,
                 "pid": process.pid,
                 "started": process.started,
-                "addresses": { "api": server.address() },
+                "addresses": addresses,
                 "data_dir": folder.data,
                 "log": folder.log,
             }))
@@ -222,7 +241,7 @@ mod tests {
             started: "2026-01-02T03:04:05Z".into(),
         });
         plan.save(&layout).unwrap();
-        assert_eq!(Plan::load(&layout).unwrap(), Some(plan));
+        assert_eq!(Plan::load(&layout).unwrap().as_ref(), Some(&plan));
 
         let text = std::fs::read(layout.cluster_file()).unwrap();
         let file: serde_json::Value = serde_json::from_slice(&text).unwrap();
@@ -244,6 +263,13 @@ mod tests {
         std::fs::write(layout.admin_key(), "dfs_x_y\n").unwrap();
         let config = crate::Config::from_file(layout.config()).unwrap();
         assert_eq!(config.metadata, ["127.0.0.1:7403"]);
+
+        plan.listen_ip = Some(Ipv4Addr::new(127, 0, 0, 2));
+        plan.save(&layout).unwrap();
+        let text = std::fs::read(layout.cluster_file()).unwrap();
+        let file: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let addresses = serde_json::json!({ "api": "127.0.0.1:7401", "listen": "127.0.0.2:7401" });
+        assert_eq!(file["processes"][0]["addresses"], addresses);
 
         std::fs::write(layout.plan(), "{\"format\":1}").unwrap();
         assert!(Plan::load(&layout).err().unwrap().message.contains("does not read"));

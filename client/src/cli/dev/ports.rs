@@ -50,8 +50,8 @@ fn choose_from(start: u16, count: usize, taken: &BTreeSet<u16>) -> Result<Vec<u1
 }
 
 /// Whether a server could listen there now.
-pub(super) fn is_free(port: u16) -> bool {
-    listen(port).is_ok()
+pub(super) fn is_free(ip: Ipv4Addr, port: u16) -> bool {
+    TcpListener::bind((ip, port)).is_ok()
 }
 
 fn listen(port: u16) -> std::io::Result<TcpListener> {
@@ -80,7 +80,7 @@ mod tests {
         let distinct: BTreeSet<u16> = ports.iter().copied().collect();
         assert_eq!(distinct.len(), 5);
         let held: Vec<TcpListener> = ports.iter().map(|port| listen(*port).unwrap()).collect();
-        assert!(ports.iter().all(|port| !is_free(*port)));
+        assert!(ports.iter().all(|port| !is_free(Ipv4Addr::LOCALHOST, *port)));
         // Neither what others hold nor what the plan has is chosen again.
         let more = choose_from(ports[0], 3, &BTreeSet::from([ports[4] + 1])).unwrap();
         assert!(more.iter().all(|port| !distinct.contains(port) && *port != ports[4] + 1));

@@ -29,7 +29,11 @@ impl Readiness {
     }
 }
 
-pub(super) struct Prober(Dialer);
+/// Asks servers at the addresses at which they listen.
+pub(super) struct Prober {
+    dialer: Dialer,
+    ip: std::net::Ipv4Addr,
+}
 
 impl Prober {
     pub fn new(layout: &Layout, plan: &Plan) -> Result<Self, CliError> {
@@ -38,7 +42,7 @@ impl Prober {
             .map_err(|error| CliError::io(format!("reading {}", path.display()), error))?;
         let cluster = plan.cluster_id.parse()?;
         let tls = Tls::client(&ca, Some(cluster)).map_err(|error| CliError::failed(error.to_string()))?;
-        Ok(Self(Dialer::new(tls)))
+        Ok(Self { dialer: Dialer::new(tls), ip: plan.listen_ip() })
     }
 
     /// Asks one server, within two seconds.
@@ -51,7 +55,8 @@ impl Prober {
             Ok(id) => id,
             Err(error) => return Readiness::Silent(error.to_string()),
         };
-        match transport::probe(&self.0, &server.address(), &Expect::server(role, id), "/ready").await {
+        let address = format!("{}:{}", self.ip, server.port);
+        match transport::probe(&self.dialer, &address, &Expect::server(role, id), "/ready").await {
             Ok(answer) => read_answer(&answer),
             Err(error) => Readiness::Silent(error.to_string()),
         }

@@ -49,8 +49,9 @@ pub(super) fn start(
     how: Spawning,
     output: Output,
 ) -> Result<Live, CliError> {
+    let ip = plan.listen_ip();
     let server = plan.server_mut(id).expect("the caller took the name from the plan");
-    if !ports::is_free(server.port) {
+    if !ports::is_free(ip, server.port) {
         take_another_port(server, output)?;
         plan.save(layout)?;
     }

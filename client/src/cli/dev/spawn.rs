@@ -87,7 +87,7 @@ fn arguments(
     };
     add("id", server.id.clone().into());
     add("data-dir", path(&folder.data));
-    add("listen", address.clone().into());
+    add("listen", plan.listen_address(server).into());
     add("advertise", address.into());
     add("ca", path(&layout.ca()));
     add("cert", path(&folder.cert));
@@ -201,8 +201,14 @@ mod tests {
              --master-key-file /nowhere/c/master.key --admin-key-file /nowhere/c/admin.key \
              --initial-members m1=127.0.0.1:1,m2=127.0.0.1:2,m3=127.0.0.1:3,m5=127.0.0.1:5"
         );
+        assert!(line("n1").contains("--listen 127.0.0.1:6 --advertise 127.0.0.1:6"));
         assert!(line("m1").ends_with("--initial-members m1=127.0.0.1:1,m2=127.0.0.1:2,m3=127.0.0.1:3"));
         let metadata = "127.0.0.1:1,127.0.0.1:2,127.0.0.1:3,127.0.0.1:4,127.0.0.1:5";
         assert!(line("n1").ends_with(&format!("--metadata {metadata} --domain rack")));
+
+        let apart = Plan { listen_ip: Some(std::net::Ipv4Addr::new(127, 0, 0, 2)), ..plan };
+        let all = arguments(&layout, &apart, &apart.servers[0], &layout.server("m1"));
+        let all: Vec<_> = all.into_iter().map(|arg| arg.into_string().unwrap()).collect();
+        assert!(all.join(" ").contains("--listen 127.0.0.2:1 --advertise 127.0.0.1:1"));
     }
 }

@@ -1,5 +1,6 @@
 //! `dfsctl dev up`.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -35,6 +36,10 @@ pub(super) struct UpArgs {
     /// Bring the cluster down when the process that called dfsctl ends, however it ends
     #[arg(long, hide = true, conflicts_with = "detach")]
     die_with_parent: bool,
+    /// Where the servers of a new cluster listen, when something stands at 127.0.0.1 between them and
+    /// their callers, such as a proxy that makes faults
+    #[arg(long, hide = true, value_name = "IP")]
+    listen_ip: Option<Ipv4Addr>,
 }
 
 pub(super) async fn run(args: UpArgs, mut layout: Layout, output: Output) -> Result<(), CliError> {
@@ -150,6 +155,7 @@ fn create(args: &UpArgs, layout: &Layout) -> Result<Plan, CliError> {
     let chunk_servers = args.chunk_servers.map_or(DEFAULT_CHUNK_SERVERS, usize::from);
     let cluster = credentials::create(layout)?;
     let mut plan = Plan::new(cluster.to_string());
+    plan.listen_ip = args.listen_ip;
     let ports = ports::choose(metadata + chunk_servers, &plan.ports(), layout.is_default())?;
     for (place, port) in ports.into_iter().enumerate() {
         let role = if place < metadata { Role::MetadataServer } else { Role::ChunkServer };
@@ -243,7 +249,7 @@ mod tests {
     use super::*;
 
     fn args(metadata: Option<u8>, chunk_servers: Option<u8>) -> UpArgs {
-        UpArgs { metadata, chunk_servers, detach: true, wait: 1, die_with_parent: false }
+        UpArgs { metadata, chunk_servers, detach: true, wait: 1, die_with_parent: false, listen_ip: None }
     }
 
     #[test]
