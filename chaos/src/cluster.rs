@@ -37,6 +37,11 @@ impl ClusterOptions {
         self.chunk_servers = count;
         self
     }
+
+    pub fn metadata(mut self, count: usize) -> Self {
+        self.metadata = count;
+        self
+    }
 }
 
 /// One row of cluster.json.
@@ -67,24 +72,29 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a new cluster and waits until it is ready.
     pub fn start(options: &ClusterOptions) -> Result<Self> {
+        let cluster = Self::prepare(options)?;
+        checked("dev up", cluster.up_command(options).output()?)?;
+        Ok(cluster)
+    }
+
+    /// A cluster that is not started yet.
+    pub(crate) fn prepare(options: &ClusterOptions) -> Result<Self> {
         let root = tempfile::Builder::new().prefix("dfs-chaos-").tempdir()?;
-        let cluster = Self {
+        Ok(Self {
             root,
             bin: binaries()?,
             settings: options.settings.clone(),
             keep: std::env::var_os("CHAOS_KEEP").is_some(),
-        };
-        cluster.up(options.metadata, options.chunk_servers)?;
-        Ok(cluster)
+        })
     }
 
-    fn up(&self, metadata: usize, chunk_servers: usize) -> Result<()> {
-        let output = self
-            .command(["dev", "up", "--detach", "--data-dir"])
-            .arg(self.data_dir())
-            .args(["--metadata", &metadata.to_string(), "--chunk-servers", &chunk_servers.to_string()])
-            .output()?;
-        checked("dev up", output).map(drop)
+    /// What starts it.
+    pub(crate) fn up_command(&self, options: &ClusterOptions) -> Command {
+        let mut up = self.command(["dev", "up", "--detach", "--data-dir"]);
+        up.arg(self.data_dir());
+        up.args(["--metadata", &options.metadata.to_string()]);
+        up.args(["--chunk-servers", &options.chunk_servers.to_string()]);
+        up
     }
 
     /// `dev up` on the folder as it is: starts whatever of it does not run.

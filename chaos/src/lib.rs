@@ -10,6 +10,9 @@
 pub mod cluster;
 pub mod content;
 pub mod disks;
+pub mod history;
+pub mod load;
+pub mod net;
 pub mod scenarios;
 pub mod wait;
 

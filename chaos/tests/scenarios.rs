@@ -41,6 +41,10 @@ scenarios! {
     cut_log = "cut-log";
     late_delete_tickets = "late-delete-tickets";
     bounded_memory = "bounded-memory";
+    five_voters = "five-voters";
+    isolated_member_returns = "isolated-member-returns";
+    leader_cut_off = "leader-cut-off";
+    one_way_partition = "one-way-partition";
     paused_leader = "paused-leader";
     rest_walk = "rest-walk";
     flipped_index = "flipped-index";

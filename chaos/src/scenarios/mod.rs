@@ -12,6 +12,7 @@ mod late;
 mod ledger;
 mod members;
 mod memory;
+mod partitions;
 mod paused;
 mod rest;
 mod rot;
@@ -60,6 +61,10 @@ pub const SCENARIOS: &[Scenario] = &[
     index::FLIPPED_INDEX,
     late::LATE_DELETE_TICKETS,
     memory::BOUNDED_MEMORY,
+    partitions::FIVE_VOTERS,
+    partitions::ISOLATED_MEMBER_RETURNS,
+    partitions::LEADER_CUT_OFF,
+    partitions::ONE_WAY_PARTITION,
     paused::PAUSED_LEADER,
     rest::WALK,
     rot::FLIPPED_BYTES,
