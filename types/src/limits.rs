@@ -95,7 +95,9 @@ pub const HEADER_READ_DEADLINE_MS: u64 = 10_000;
 pub const FIRST_REQUEST_DEADLINE_MS: u64 = 60_000;
 pub const CONNECT_DEADLINE_MS: u64 = 5_000;
 pub const CONNECT_ATTEMPT_DEADLINE_MS: u64 = 2_000;
-pub const KEEPALIVE_INTERVAL_MS: u64 = 5_000;
+/// A connection on which nothing came for so long is asked (HTTP/2 PING). Together with the time given for the answer
+/// it is well below a call's deadline, so that whoever waits for a peer that fell silent can still ask another.
+pub const KEEPALIVE_INTERVAL_MS: u64 = 2_000;
 pub const KEEPALIVE_TIMEOUT_MS: u64 = 5_000;
 pub const DRAIN_DEADLINE_MS: u64 = 10_000;
 
@@ -184,3 +186,4 @@ const _: () = assert!(RAFT_HEARTBEAT_MS * 3 < ELECTION_MIN_MS);
 const _: () = assert!(MAX_PAGE_CHUNKS * (32 + 4 + 32) + 64 * 1024 <= MAX_COMMAND_BYTES);
 const _: () = assert!(CONNECTIONS_FOR_SERVERS < MAX_CONNECTIONS);
 const _: () = assert!(CONNECT_ATTEMPT_DEADLINE_MS <= CONNECT_DEADLINE_MS);
+const _: () = assert!(KEEPALIVE_INTERVAL_MS + KEEPALIVE_TIMEOUT_MS + 3_000 <= DEFAULT_DEADLINE_MS);

@@ -195,6 +195,13 @@ fn name(planned: &v1::PlannedNode) -> &str {
     planned.node.as_ref().map_or("", |node| node.node_id.as_str())
 }
 
+/// Of the nodes that failed, in forwarding order, the one that is to be asked last from now on: the first. Those behind
+/// it were not reached through it, and nothing is known against them; shunning them too would leave no
+/// node but the bad one to plan with. A busy one is not broken.
+fn at_fault(failures: &[v1::PutFailure]) -> Option<&v1::PutFailure> {
+    failures.first().filter(|failure| failure.code != ErrorCode::Overloaded as u32)
+}
+
 /// Books receipts and failures; answers how many nodes failed.
 fn note_answer(
     upload: &Upload,
@@ -210,10 +217,11 @@ fn note_answer(
             error = failure.message,
             "forwarding failed"
         );
-        let busy = failure.code == ErrorCode::Overloaded as u32;
-        if let Some(node) = nodes.iter().find(|planned| name(planned) == failure.node_id && !busy) {
-            upload.client.inner.dials.node_failed(&node.node.clone().unwrap_or_default(), false);
-        }
+    }
+    if let Some(failure) = at_fault(&response.failures)
+        && let Some(node) = nodes.iter().find(|planned| name(planned) == failure.node_id)
+    {
+        upload.client.inner.dials.node_failed(&node.node.clone().unwrap_or_default(), false);
     }
     let failed = |node: &str| response.failures.iter().any(|failure| failure.node_id == node);
     let held: Vec<&str> = nodes.iter().map(name).filter(|node| !failed(node)).collect();
@@ -234,6 +242,24 @@ mod tests {
             grant: Bytes::new(),
         };
         names.iter().map(node).collect()
+    }
+
+    /// With three nodes, one of them silent, the one behind it was shunned as well: the next plan, left with nobody, named
+    /// the silent node again, and the chunk waited for it twice.
+    #[test]
+    fn only_the_first_that_failed_is_at_fault() {
+        let failure = |node: &str, code: ErrorCode| v1::PutFailure {
+            node_id: node.into(),
+            code: code as u32,
+            ..Default::default()
+        };
+        let row = [failure("n3", ErrorCode::Timeout), failure("n1", ErrorCode::Unavailable)];
+        assert_eq!(at_fault(&row).unwrap().node_id, "n3");
+        assert!(
+            at_fault(&[failure("n3", ErrorCode::Overloaded), failure("n1", ErrorCode::Unavailable)])
+                .is_none()
+        );
+        assert!(at_fault(&[]).is_none());
     }
 
     #[test]
