@@ -1,7 +1,7 @@
 # Distribute. `make` alone lists what there is; everything is a script in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help docs run stop reset doctor build test test-integration lint fmt bench clean clean-all
+.PHONY: help docs run stop reset doctor build test test-integration lint fmt bench clean clean-all test-chaos soak
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -26,6 +26,12 @@ test: doctor ## unit, property and in-process tests; no root, no fixed port
 
 test-integration: build ## scenarios on clusters of real processes
 	@scripts/test.sh integration
+
+test-chaos: build ## every scenario with drawn seeds, the mixture of faults for five minutes
+	@scripts/test.sh chaos
+
+soak: build ## the mixture of faults alone, for an hour (CHAOS_SECONDS=N for longer)
+	@scripts/test.sh soak
 
 lint: doctor ## formatting, clippy, shell scripts
 	@scripts/lint.sh

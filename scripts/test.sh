@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# scripts/test.sh unit|integration: runs the tests in a temporary folder of their own, and fails if
+# scripts/test.sh unit|integration|chaos|soak: runs the tests in a temporary folder of their own, and fails if
 # they leave a process, a file there, or a change in the clone behind. T=NAME chooses tests by a part of the name.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -90,5 +90,8 @@ case $kind in
       cargo test --locked --release -p chaos --test scenarios --no-fail-fast -- --test-threads 1 "${chosen[@]}"
     fi
     ;;
+  # Seeds are drawn anew each time and printed; CHAOS_SEED gives one, CHAOS_SECONDS the length of the mixture.
+  chaos) CHAOS_SECONDS=${CHAOS_SECONDS:-300} "$bin/chaos" run "${chosen[@]}" ;;
+  soak) CHAOS_SECONDS=${CHAOS_SECONDS:-3600} "$bin/chaos" run combined ;;
   *) die "unknown tests: $kind" ;;
 esac

@@ -79,7 +79,7 @@ fn scan(path: &Path, found: &mut Vec<DataRecord>, deleted: &mut BTreeMap<ChunkNa
     Ok(())
 }
 
-fn complete(file: &File, offset: u64, raw: &[u8; RECORD_HEADER_BYTES], header: &RecordHeader) -> bool {
+pub fn complete(file: &File, offset: u64, raw: &[u8; RECORD_HEADER_BYTES], header: &RecordHeader) -> bool {
     let groups_at = groups_offset(header.sealed_len);
     let trailer_at = trailer_offset(header.sealed_len);
     let mut groups = vec![0u8; (trailer_at - groups_at) as usize];

@@ -7,6 +7,7 @@
 //! Only processes that the scenario's own cluster started are ever signalled, by pid, after the
 //! pid was checked against the start time that was recorded with it.
 
+pub mod census;
 pub mod cluster;
 pub mod content;
 pub mod disks;

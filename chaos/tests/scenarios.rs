@@ -29,6 +29,10 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    bit_flips_on_the_wire = "bit-flips-on-the-wire";
+    combined = "combined";
+    silent_peer = "silent-peer";
+    slow_node = "slow-node";
     large_file = "large-file";
     small_files = "small-files";
     pipes = "pipes";

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
+mod combined;
 mod identical;
 mod index;
 mod keys;
@@ -19,6 +20,7 @@ mod rot;
 mod secrecy;
 mod snapshots;
 mod store_once;
+mod wire;
 
 pub use secrecy::files_below;
 
@@ -48,6 +50,7 @@ pub struct Scenario {
 
 /// Every scenario. `chaos/tests/scenarios.rs` has one test for each, held to this list.
 pub const SCENARIOS: &[Scenario] = &[
+    combined::COMBINED,
     identical::LARGE_FILE,
     identical::SMALL_FILES,
     identical::PIPES_AND_RANGES,
@@ -71,6 +74,9 @@ pub const SCENARIOS: &[Scenario] = &[
     secrecy::NOTHING_IN_THE_CLEAR,
     snapshots::SNAPSHOT_INSTALL_KILLED,
     store_once::SAME_CONTENT_TWICE,
+    wire::BIT_FLIPS_ON_THE_WIRE,
+    wire::SILENT_PEER,
+    wire::SLOW_NODE,
 ];
 
 /// Runs one scenario, printing its seed so that a failure can be run again.
