@@ -1,13 +1,16 @@
 # Distribute. `make` alone lists what there is; everything is a script in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help docs run stop reset doctor build test test-integration lint fmt bench clean clean-all test-chaos soak
+.PHONY: help docs run run-metadata stop reset doctor build test test-integration lint fmt bench clean clean-all test-chaos soak
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 
 run: build ## check, build, start a local cluster, put a file in and get it back
 	@scripts/run.sh
+
+run-metadata: build ## one metadata server in the foreground on https://localhost:8080 (PORT=..)
+	@scripts/run-metadata.sh
 
 stop: ## stop the cluster, keep its data
 	@scripts/stop.sh

@@ -21,3 +21,4 @@ echo "machine: $(nproc) cores, $(awk '/MemTotal/ {printf "%.1f GiB", $2 / 104857
 "$bin/dfsctl" bench read --size "$size"
 "$bin/dfsctl" bench small-write --count "$count"
 "$bin/dfsctl" bench small-read --count "$count"
+"$bin/dfsctl" bench rest-list --count "$count"

@@ -31,7 +31,7 @@ leftovers() {
   done
 }
 
-tree() { git -C "$here" status --porcelain --ignored 2>/dev/null | grep -vE '^!! (bin|target|\.dfs)/$' | LC_ALL=C sort || true; }
+tree() { git -C "$here" status --porcelain --ignored 2>/dev/null | grep -vE '^!! (bin|target|\.dfs|\.dfs-metadata)/$' | LC_ALL=C sort || true; }
 tree_before=$(tree)
 
 finish() {

@@ -50,6 +50,7 @@ scenarios! {
     leader_cut_off = "leader-cut-off";
     one_way_partition = "one-way-partition";
     paused_leader = "paused-leader";
+    openapi_walk = "openapi-walk";
     rest_walk = "rest-walk";
     flipped_index = "flipped-index";
     flipped_bytes = "flipped-bytes";

@@ -13,6 +13,7 @@ mod late;
 mod ledger;
 mod members;
 mod memory;
+mod openapi;
 mod partitions;
 mod paused;
 mod rest;
@@ -64,6 +65,7 @@ pub const SCENARIOS: &[Scenario] = &[
     index::FLIPPED_INDEX,
     late::LATE_DELETE_TICKETS,
     memory::BOUNDED_MEMORY,
+    openapi::WALK,
     partitions::FIVE_VOTERS,
     partitions::ISOLATED_MEMBER_RETURNS,
     partitions::LEADER_CUT_OFF,

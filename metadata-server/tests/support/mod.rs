@@ -23,6 +23,7 @@ use metadata_server::server::{Doors, Server};
 use metadata_server::service::node_control::{NodeControl, NodeTarget};
 use server_kit::credentials::ApiKey;
 use server_kit::{Health, Shutdown};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tonic::metadata::MetadataValue;
 use tonic::service::interceptor::InterceptedService;
@@ -369,6 +370,12 @@ impl TestServer {
             json: serde_json::from_slice(&bytes).unwrap_or(serde_json::Value::Null),
             text: String::from_utf8_lossy(&bytes).into_owned(),
         }
+    }
+
+    /// A TLS connection on which to say anything.
+    pub async fn raw(&self) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
+        let expect = Expect::any(Role::MetadataServer);
+        Dialer::new(self.anonymous()).open(&self.address, &expect, &[b"http/1.1"]).await.unwrap()
     }
 
     pub async fn stop(self) {

@@ -6,6 +6,7 @@
 
 mod machine;
 mod pattern;
+mod rest;
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use crate::{Client, ErrorCode, Progress, PutOptions, ReadRange, Source};
 /// Measure throughput and small operations
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  dfsctl bench write --size 1G\n  dfsctl bench read --size 1G          what `bench write` left\n  dfsctl bench small-write --count 20000 --parallel 16\n\nFiles are kept in dfs://bench/ for `read` and `small-read`; --clean removes them."
+    after_help = "Examples:\n  dfsctl bench write --size 1G\n  dfsctl bench read --size 1G          what `bench write` left\n  dfsctl bench small-write --count 20000 --parallel 16\n  dfsctl bench rest-list --count 10000\n\nFiles are kept in dfs://bench/ for `read` and `small-read`; --clean removes them."
 )]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
@@ -40,6 +41,8 @@ enum BenchCommand {
     SmallWrite(Small),
     /// Get them again
     SmallRead(Small),
+    /// List many files over REST, page by page, and look at single ones
+    RestList(rest::RestList),
 }
 
 #[derive(clap::Args, Debug)]
@@ -103,6 +106,9 @@ struct Figures {
 }
 
 pub(crate) async fn run(args: BenchArgs, context: &Context) -> Result<(), CliError> {
+    if let BenchCommand::RestList(list) = &args.command {
+        return rest::run(list, context).await;
+    }
     let client = context.client().await?;
     let cluster = context.config_file()?.with_file_name("cluster.json");
     let servers = machine::pids(&cluster);
@@ -119,6 +125,7 @@ pub(crate) async fn run(args: BenchArgs, context: &Context) -> Result<(), CliErr
         BenchCommand::SmallRead(small) => {
             ("small-read", &small.common, small.paths(), small.size, small.parallel, false)
         }
+        BenchCommand::RestList(_) => return Ok(()),
     };
     ensure_bucket(&client, &common.bucket).await?;
     if !writes {
