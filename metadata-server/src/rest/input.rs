@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dfs_types::ErrorCode;
 use dfs_types::limits::MAX_HTTP_BODY_BYTES;
+use http_body_util::LengthLimitError;
 use serde::Deserializer;
 use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Unexpected, Visitor};
 
@@ -118,8 +119,10 @@ pub async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Resul
     {
         return Err(too_large());
     }
-    // A body that ends early fails here as well; its sender is gone, so the sentence reaches nobody.
-    let bytes = axum::body::to_bytes(body, MAX_HTTP_BODY_BYTES).await.map_err(|_| too_large())?;
+    let bytes = axum::body::to_bytes(body, MAX_HTTP_BODY_BYTES).await.map_err(|error| {
+        let too_long = std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>());
+        if too_long { too_large() } else { invalid("the body broke off, or its framing is wrong") }
+    })?;
     read_json(&bytes)
 }
 
