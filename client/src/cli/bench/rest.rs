@@ -150,6 +150,8 @@ impl<'a> Connection<'a> {
             .header("authorization", self.client.inner.rpc.authorization().as_bytes())
             .body(Empty::new())
             .map_err(|error| CliError::usage(format!("{path}: {error}")))?;
+        // The connection takes the next request once it has read the last answer to its end.
+        self.sender.ready().await.map_err(|error| lost(self.address, &error))?;
         let start = Instant::now();
         let answer = self.sender.send_request(request).await.map_err(|error| lost(self.address, &error))?;
         let status = answer.status();
