@@ -52,6 +52,7 @@ scenarios! {
     paused_leader = "paused-leader";
     openapi_walk = "openapi-walk";
     rest_walk = "rest-walk";
+    all_copies_damaged = "all-copies-damaged";
     flipped_index = "flipped-index";
     flipped_bytes = "flipped-bytes";
     nothing_in_the_clear = "nothing-in-the-clear";

@@ -10,6 +10,7 @@ pub mod error;
 pub mod grant;
 pub mod keys;
 mod mac;
+pub mod merge;
 pub mod page;
 pub mod range;
 pub mod receipt;

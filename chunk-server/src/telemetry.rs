@@ -12,6 +12,7 @@ pub enum Call {
     Put,
     Get,
     Copy,
+    Merge,
 }
 
 impl Call {
@@ -20,6 +21,7 @@ impl Call {
             Call::Put => "put",
             Call::Get => "get",
             Call::Copy => "copy",
+            Call::Merge => "merge",
         }
     }
 }

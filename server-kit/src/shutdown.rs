@@ -24,6 +24,9 @@ impl Shutdown {
         let shutdown = Self::default();
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        // A file that may not grow further (`ulimit -f`) is an error of the write, not the end of the process.
+        // Once taken, a signal never has its default effect again.
+        drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         let token = shutdown.token.clone();
         tokio::spawn(async move {
             let name = either(&mut terminate, &mut interrupt).await;

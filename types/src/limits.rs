@@ -149,6 +149,8 @@ pub const MAX_WAITING_BLOCKING_CALLS: usize = 4_096;
 /// PUT grants whose use a chunk server counts at once.
 pub const MAX_COUNTED_GRANTS: usize = 65_536;
 pub const MAX_FAULTS_PER_HEARTBEAT: usize = 256;
+/// Ways of putting the groups of damaged copies together that are tried when no list of group values is good.
+pub const MAX_MERGE_TRIES: usize = 4096;
 pub const MAX_FAULTS_WAITING: usize = 16_384;
 pub const MAX_INVENTORY_ENTRIES: u32 = 4_096;
 pub const HEARTBEAT_DEADLINE_MS: u64 = 3_000;

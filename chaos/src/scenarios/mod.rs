@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 mod combined;
+mod damaged;
 mod identical;
 mod index;
 mod keys;
@@ -62,6 +63,7 @@ pub const SCENARIOS: &[Scenario] = &[
     kills::SPARE_TAKES_OVER,
     members::WIPED_MEMBER,
     members::CUT_LOG,
+    damaged::ALL_COPIES_DAMAGED,
     index::FLIPPED_INDEX,
     late::LATE_DELETE_TICKETS,
     memory::BOUNDED_MEMORY,

@@ -46,7 +46,7 @@ fn flip(path: &Path, offset: u64) -> Result<()> {
 }
 
 /// Nodes on whose disks the chunk's bytes really hash to its id.
-fn good_copies(cluster: &Cluster, chunk: ChunkId) -> Result<usize> {
+pub(super) fn good_copies(cluster: &Cluster, chunk: ChunkId) -> Result<usize> {
     let mut good = 0;
     for node in cluster.role("chunk-server")? {
         let records = disks::data_records(&node.data_dir)?;

@@ -1,6 +1,8 @@
 //! Copy: pulls one chunk from another node, checks the whole of it, keeps it. Sources are tried in
 //! the order given; what one of them sends wrong is never kept and never trusted further.
 
+use std::sync::Arc;
+
 use dfs_proto::status::from_status;
 use dfs_proto::v1::{CopyChunkRequest, CopyChunkResponse, ForwardTo, GetRequest, get_response::Part};
 use dfs_types::limits::MAX_LOCATIONS_PER_CHUNK;
@@ -13,7 +15,7 @@ use crate::data::ingest::{Ingest, Target};
 use crate::data::order::{check_sealed_length, stream_deadline};
 use crate::data::{DataPlane, IDLE};
 use crate::peers::{PeerNode, within};
-use crate::store::ChunkKey;
+use crate::store::{ChunkKey, ChunkStore};
 use crate::telemetry::{self, Call};
 
 pub(super) async fn copy(data: &DataPlane, request: CopyChunkRequest) -> Result<CopyChunkResponse, DfsError> {
@@ -29,31 +31,58 @@ pub(super) async fn copy(data: &DataPlane, request: CopyChunkRequest) -> Result<
     result
 }
 
-async fn run(data: &DataPlane, request: CopyChunkRequest) -> Result<CopyChunkResponse, DfsError> {
-    let key = key_of(&request.realm_id, &request.chunk_id)?;
-    let task = TaskId::from_slice(&request.task_id)?;
-    let (sealed_length, epoch) = (request.sealed_length, Position(request.epoch));
-    check_sealed_length(sealed_length)?;
-    if request.sources.len() > MAX_LOCATIONS_PER_CHUNK {
-        return Err(DfsError::new(
-            ErrorCode::LimitExceeded,
-            format!("{} sources, at most {MAX_LOCATIONS_PER_CHUNK} are allowed", request.sources.len()),
-        ));
+/// What an order to have a chunk says, its form checked. Merging takes the same.
+pub(super) struct CopyOrder {
+    key: ChunkKey,
+    task: TaskId,
+    sealed_length: u64,
+    epoch: Position,
+}
+
+impl CopyOrder {
+    pub(super) fn parse(request: &CopyChunkRequest) -> Result<Self, DfsError> {
+        let key = key_of(&request.realm_id, &request.chunk_id)?;
+        let task = TaskId::from_slice(&request.task_id)?;
+        let (sealed_length, epoch) = (request.sealed_length, Position(request.epoch));
+        check_sealed_length(sealed_length)?;
+        if request.sources.len() > MAX_LOCATIONS_PER_CHUNK {
+            return Err(DfsError::new(
+                ErrorCode::LimitExceeded,
+                format!("{} sources, at most {MAX_LOCATIONS_PER_CHUNK} are allowed", request.sources.len()),
+            ));
+        }
+        Ok(Self { key, task, sealed_length, epoch })
     }
+
+    pub(super) fn target(&self, store: Arc<dyn ChunkStore>) -> Target {
+        Target { store, key: self.key, sealed_length: self.sealed_length, epoch: self.epoch }
+    }
+}
+
+/// Whether a good copy is here and has, durably, the epoch of the order now.
+pub(super) async fn held_already(data: &DataPlane, target: &Target) -> Result<bool, DfsError> {
+    let (store, key, epoch) = (target.store.clone(), target.key, target.epoch);
+    let held = data.pool.run(move || touch_held(&*store, &key, epoch)).await?;
+    Ok(held == Some(target.sealed_length))
+}
+
+/// The receipt, once the chunk is durable.
+pub(super) fn answer(data: &DataPlane, order: &CopyOrder) -> Result<CopyChunkResponse, DfsError> {
+    let CopyOrder { key, task, sealed_length, epoch } = order;
+    let receipt = data.node.receipt(key.realm, task.0, *epoch, key.chunk, *sealed_length)?;
+    Ok(CopyChunkResponse { receipt: receipt.into() })
+}
+
+async fn run(data: &DataPlane, request: CopyChunkRequest) -> Result<CopyChunkResponse, DfsError> {
+    let order = CopyOrder::parse(&request)?;
     data.node.enter_term(request.term)?;
-    let store = data.node.store()?;
-    let held = {
-        let store = store.clone();
-        data.pool.run(move || touch_held(&*store, &key, epoch)).await?
-    };
-    if held != Some(sealed_length) {
+    let target = order.target(data.node.store()?);
+    if !held_already(data, &target).await? {
         let _place = data.reserve_copy().await?;
-        let _memory = data.reserve_memory(sealed_length, 0).await?;
-        let target = Target { store, key, sealed_length, epoch };
+        let _memory = data.reserve_memory(target.sealed_length, 0).await?;
         pull(data, &request.sources, &target).await?;
     }
-    let receipt = data.node.receipt(key.realm, task.0, epoch, key.chunk, sealed_length)?;
-    Ok(CopyChunkResponse { receipt: receipt.into() })
+    answer(data, &order)
 }
 
 async fn pull(data: &DataPlane, sources: &[ForwardTo], target: &Target) -> Result<(), DfsError> {
@@ -91,6 +120,7 @@ async fn pull_from(
         first_group: 0,
         group_count: 0,
         request_id: server_kit::request_id::current().map(|id| id.to_string()).unwrap_or_default(),
+        damaged: false,
     };
     let mut client = data.peers.chunk_data(node)?;
     let call = async { client.get(request).await.map_err(|status| from_status(&status)) };

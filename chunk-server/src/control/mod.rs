@@ -4,6 +4,7 @@
 mod copy;
 mod delete;
 mod inventory;
+mod merge;
 mod probe;
 mod touch;
 
@@ -67,6 +68,10 @@ type Answer<A> = Result<Response<A>, Status>;
 impl ChunkControl for ControlPlane {
     async fn copy(&self, request: Request<CopyChunkRequest>) -> Answer<CopyChunkResponse> {
         self.order("copy", request, |request| copy::copy(&self.data, request)).await
+    }
+
+    async fn merge(&self, request: Request<CopyChunkRequest>) -> Answer<CopyChunkResponse> {
+        self.order("merge", request, |request| merge::merge(&self.data, request)).await
     }
 
     async fn delete(&self, request: Request<DeleteChunksRequest>) -> Answer<DeleteChunksResponse> {

@@ -10,6 +10,7 @@ use dfs_types::limits::DATA_MESSAGE_BYTES;
 use dfs_types::{ChunkId, DfsError, ErrorCode, RealmId};
 use futures::Stream;
 use std::ops::Range;
+use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -18,7 +19,7 @@ use super::order::{request_id_or, stream_deadline};
 use super::reading::ChunkBytes;
 use super::{DataPlane, IDLE};
 use crate::peers::within;
-use crate::store::ChunkKey;
+use crate::store::{ChunkKey, ChunkStore};
 use crate::telemetry::{self, Call};
 
 /// Messages that may wait for the reader's window.
@@ -82,6 +83,9 @@ impl DataPlane {
         let store = self.node.store()?;
         self.grants.admit_get(&request.grant, key.realm, key.chunk)?;
         let place = self.reserve_read().await?;
+        if request.damaged {
+            return self.plan_damaged(&request, key, store, place).await;
+        }
         let (first, count) = (request.first_group, request.group_count);
         let reading = store.clone();
         let planned = self.pool.run(move || {
@@ -102,6 +106,7 @@ impl DataPlane {
                 sealed_length: meta.sealed_len,
                 proof: Bytes::from(proof.concat()),
                 tail_first_group: tail_first_group(meta.sealed_len)?,
+                groups: Bytes::new(),
             };
             Ok((header, sent.map(|groups| byte_range(meta.sealed_len, &groups))))
         });
@@ -109,6 +114,39 @@ impl DataPlane {
         let length = ranges.iter().map(|range| range.end - range.start).sum();
         let bytes = ChunkBytes::of_ranges(store, self.pool.clone(), key, ranges);
         Ok(Planned { header, bytes, length, _place: place })
+    }
+
+    /// Another node puts the chunk together from what is left of it. Nothing of this is a fault to report:
+    /// the copy is marked already, or it is good.
+    async fn plan_damaged(
+        &self,
+        request: &GetRequest,
+        key: ChunkKey,
+        store: Arc<dyn ChunkStore>,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Planned, DfsError> {
+        let (first, count) = (request.first_group, request.group_count);
+        let reading = store.clone();
+        let planned = self.pool.run(move || {
+            let Some(meta) = reading.get(&key)? else {
+                return Err(DfsError::new(ErrorCode::ChunkNotFound, format!("this node has no chunk {key}")));
+            };
+            let total = group_count(meta.sealed_len);
+            let end = first.checked_add(count).filter(|end| count > 0 && *end <= total).ok_or_else(|| {
+                DfsError::new(ErrorCode::InvalidArgument, format!("{count} groups from {first} of {total}"))
+            })?;
+            let header = GetHeader {
+                sealed_length: meta.sealed_len,
+                proof: Bytes::new(),
+                tail_first_group: tail_first_group(meta.sealed_len)?,
+                groups: reading.groups(&key).map_or_else(|_| Bytes::new(), |groups| groups.concat().into()),
+            };
+            Ok((header, first..end))
+        });
+        let (header, groups) = planned.await?;
+        let range = byte_range(header.sealed_length, &groups);
+        let bytes = ChunkBytes::of_damaged(store, self.pool.clone(), key, header.sealed_length, groups);
+        Ok(Planned { header, bytes, length: range.end - range.start, _place: place })
     }
 
     /// A copy that was promised and is not there, or cannot be read right, goes into the next

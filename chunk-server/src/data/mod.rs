@@ -24,6 +24,7 @@ use dfs_types::{DfsError, ErrorCode};
 use futures::Stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status, Streaming};
+use transport::{Role, require_peer};
 
 use crate::blocking::BlockingPool;
 use crate::node::Node;
@@ -114,6 +115,9 @@ impl ChunkData for DataPlane {
     type GetStream = Pin<Box<dyn Stream<Item = Result<GetResponse, Status>> + Send>>;
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<Self::GetStream>, Status> {
+        if request.get_ref().damaged {
+            require_peer(request.extensions(), Role::ChunkServer).map_err(|error| to_status(&error))?;
+        }
         let stream = self.serve_get(request.into_inner()).await;
         stream.map(|stream| Response::new(Box::pin(stream) as _)).map_err(|error| to_status(&error))
     }

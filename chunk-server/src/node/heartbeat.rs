@@ -27,6 +27,8 @@ const USAGE_DEADLINE: Duration = Duration::from_millis(500);
 const WHILE_OPENING: Duration = Duration::from_millis(100);
 /// The health component that waits until the leader knows this node and the room it has.
 pub const REGISTRATION: &str = "registration";
+/// The health component of a store that was opened and then stopped taking changes.
+const CHANGES: &str = "changes";
 /// Between two addresses tried in a row.
 const NEXT_ADDRESS: Duration = Duration::from_millis(100);
 
@@ -186,6 +188,13 @@ impl Heartbeats {
         match tokio::time::timeout(USAGE_DEADLINE, looking).await {
             Ok(Ok(usage)) => {
                 telemetry::usage(usage.used, usage.capacity, usage.free, usage.chunks);
+                match usage.stopped {
+                    // Reads go on; a restart may find the disk as it should be.
+                    true => {
+                        self.membership.health.not_ready(CHANGES, "no changes until a restart: see the log")
+                    }
+                    false => self.membership.health.ready(CHANGES),
+                }
                 self.usage = usage;
             }
             Ok(Err(error)) => tracing::warn!(error = %error.message, "the store does not say its usage"),

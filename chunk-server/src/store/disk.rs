@@ -46,6 +46,8 @@ pub trait DiskFile: Send + Sync {
 pub struct DiskSpace {
     pub total: u64,
     pub available: u64,
+    /// Another file can be made: there are inodes left.
+    pub new_files: bool,
 }
 
 /// Fills `buffer` or errs with `UnexpectedEof`.
@@ -80,10 +82,15 @@ pub fn write_all_at(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) -> i
     Ok(())
 }
 
-/// Whether the error only says that there is no room.
+/// Whether the error only says that there is no room: on the disk, in a quota, or under the limit of a
+/// file's length that the process was given.
 pub fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    use io::ErrorKind as K;
+    matches!(error.kind(), K::StorageFull | K::QuotaExceeded | K::FileTooLarge)
 }
+
+/// Inodes below which no new chunk is taken.
+const FEW_INODES: u64 = 16;
 
 /// A directory of the machine's file system.
 pub struct FsDisk {
@@ -142,7 +149,9 @@ impl Disk for FsDisk {
     fn space(&self) -> io::Result<DiskSpace> {
         let stat = rustix::fs::fstatvfs(&self.directory)?;
         let total = stat.f_blocks.saturating_mul(stat.f_frsize);
-        Ok(DiskSpace { total, available: stat.f_bavail.saturating_mul(stat.f_frsize) })
+        // Some file systems count no inodes. The index needs a few beside the next segment.
+        let new_files = stat.f_files == 0 || stat.f_favail >= FEW_INODES;
+        Ok(DiskSpace { total, available: stat.f_bavail.saturating_mul(stat.f_frsize), new_files })
     }
 }
 

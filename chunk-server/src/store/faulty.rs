@@ -284,7 +284,8 @@ impl Disk for FaultyDisk {
 
     fn space(&self) -> io::Result<DiskSpace> {
         let inner = self.lock();
-        Ok(DiskSpace { total: inner.capacity, available: inner.capacity.saturating_sub(inner.used()) })
+        let available = inner.capacity.saturating_sub(inner.used());
+        Ok(DiskSpace { total: inner.capacity, available, new_files: true })
     }
 }
 

@@ -123,7 +123,7 @@ impl ChunkStore for MemoryStore {
     fn usage(&self) -> Result<Usage, StoreError> {
         let state = self.lock();
         let (used, chunks) = (state.used, state.chunks.len() as u64);
-        Ok(Usage { used, free: self.capacity - used, capacity: self.capacity, chunks })
+        Ok(Usage { used, free: self.capacity - used, capacity: self.capacity, chunks, stopped: false })
     }
 
     fn compact(&self) -> Result<Compaction, StoreError> {

@@ -96,6 +96,8 @@ pub struct Usage {
     pub capacity: u64,
     /// Chunks present, quarantined ones included.
     pub chunks: u64,
+    /// The store takes no change until it is opened again: a disk that failed, or is read-only.
+    pub stopped: bool,
 }
 
 /// What one call of [`ChunkStore::compact`] did.

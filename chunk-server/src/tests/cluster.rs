@@ -253,6 +253,7 @@ impl TestCluster {
             first_group,
             group_count,
             request_id: "test".to_owned(),
+            damaged: false,
         };
         let error = |status: tonic::Status| from_status(&status);
         let mut stream = self.data(node).get(request).await.map_err(error)?.into_inner();

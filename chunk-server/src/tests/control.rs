@@ -57,12 +57,13 @@ async fn only_metadata_servers_give_orders() {
         let mut control = cluster.control_as(tls, &n1);
         let codes = [
             control.copy(copy_of(&chunk, 9, vec![])).await.map_err(code).unwrap_err(),
+            control.merge(copy_of(&chunk, 9, vec![])).await.map_err(code).unwrap_err(),
             control.delete(delete_of(&n1, &chunk, 99)).await.map_err(code).unwrap_err(),
             control.probe(probe_of(&n1, &[&chunk], false)).await.map_err(code).unwrap_err(),
             control.touch(TouchRequest::default()).await.map_err(code).unwrap_err(),
             control.inventory(InventoryRequest::default()).await.map_err(code).unwrap_err(),
         ];
-        assert_eq!(codes, [wanted; 5]);
+        assert_eq!(codes, [wanted; 6]);
     }
     assert_eq!(n1.held(&chunk).unwrap().epoch, Position(5));
 }
@@ -190,4 +191,55 @@ async fn the_inventory_comes_in_pages() {
         after = Some(ChunkKey { realm_id: last.realm_id.clone(), chunk_id: last.chunk_id.clone() });
     }
     assert_eq!(found, ids);
+}
+
+/// All copies are bad, each elsewhere: one node puts the chunk together, and only a chunk server may have the
+/// bad bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunk_is_merged_from_bad_copies() {
+    let cluster = TestCluster::start().await;
+    let (n1, n2, n3) = (cluster.node("n1").await, cluster.node("n2").await, cluster.node("n3").await);
+    let nodes = [&n1, &n2, &n3];
+    let good = chunk(1_000_000, 1);
+    cluster.put(&nodes, &good, 5).await;
+    for (node, groups) in [(&n1, 0..6), (&n2, 4..10), (&n3, 9..16)] {
+        groups.for_each(|group| node.rot(&good, group * 65_536 + 100));
+        let mut control = cluster.control(node);
+        let probed = control.probe(probe_of(node, &[&good], true)).await.unwrap().into_inner();
+        assert_eq!(probed.results[0].state(), ProbeState::Corrupt);
+    }
+    let sources = || nodes.iter().map(|node| cluster.get_from(node, &good)).collect::<Vec<_>>();
+    let mut control = cluster.control(&n2);
+    // Groups 4 and 5 are bad on two of the nodes; without the third there is no way.
+    let two = vec![cluster.get_from(&n1, &good), cluster.get_from(&n2, &good)];
+    let error = control.merge(copy_of(&good, 9, two)).await.unwrap_err();
+    assert_eq!(code(error), ErrorCode::Integrity);
+    assert!(n2.held(&good).unwrap().quarantined);
+
+    let receipt = control.merge(copy_of(&good, 9, sources())).await.unwrap().into_inner().receipt;
+    n2.check_receipt(&receipt, &good, TASK, 9);
+    assert!(!n2.held(&good).unwrap().quarantined);
+    let (_, bytes) = cluster.get(&n2, cluster.get_grant(&n2, &good), &good, 0, 0).await.unwrap();
+    assert!(bytes[..] == good.bytes[..]);
+    // From it the others are whole again too, and merging what is whole is nothing to do.
+    cluster.control(&n1).copy(copy_of(&good, 9, vec![cluster.get_from(&n2, &good)])).await.unwrap();
+    assert!(!n1.held(&good).unwrap().quarantined);
+    control.merge(copy_of(&good, 12, vec![])).await.unwrap();
+    assert_eq!(n2.held(&good).unwrap().epoch, Position(12));
+
+    let request = dfs_proto::v1::GetRequest {
+        grant: cluster.get_grant(&n3, &good),
+        realm_id: REALM.to_vec().into(),
+        chunk_id: good.id.to_vec().into(),
+        first_group: 0,
+        group_count: 1,
+        request_id: String::new(),
+        damaged: true,
+    };
+    let refused = cluster.data(&n3).get(request).await.unwrap_err();
+    assert_eq!(
+        code(refused),
+        ErrorCode::Unauthenticated,
+        "a client never gets bytes that are known to be bad"
+    );
 }

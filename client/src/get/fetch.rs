@@ -208,6 +208,7 @@ async fn receive(
         first_group: wanted.range.as_ref().map_or(0, |plan| plan.first_group),
         group_count: wanted.range.as_ref().map_or(0, |plan| plan.group_count),
         request_id: hex(&OsEntropy.array::<16>()),
+        damaged: false,
     };
     let late = || Refusal::Broken(DfsError::new(ErrorCode::Timeout, "stopped sending"));
     let judge = |status: tonic::Status| {

@@ -123,6 +123,7 @@ impl ChunkData for Node {
             sealed_length,
             proof: proof.concat().into(),
             tail_first_group: tail_first_group(sealed_length).unwrap(),
+            groups: Bytes::new(),
         };
         let mut parts = vec![Ok(v1::GetResponse { part: Some(Part::Header(header)) })];
         for range in sent {

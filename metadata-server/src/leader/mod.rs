@@ -9,6 +9,7 @@ pub mod book;
 pub mod housekeeping;
 pub mod liveness;
 pub mod repair;
+pub mod rescue;
 pub mod tickets;
 pub mod trim;
 
@@ -123,6 +124,7 @@ macro_rules! chore {
 fn start(operations: &Operations, timing: Timing, term: u64, workers: &Workers) {
     workers.start("tick", housekeeping::Ticker::new(operations.clone(), timing));
     workers.start("repair", repair::Repair::new(operations.clone(), timing, term));
+    workers.start("rescue", rescue::Rescue::new(operations.clone(), timing, term));
     workers.start("trim", trim::Trim::new(operations.clone(), timing));
     workers.start("tickets", tickets::Tickets::new(operations.clone(), timing, term));
     chore!(workers, "liveness", operations, timing, liveness::step);

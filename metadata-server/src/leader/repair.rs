@@ -185,6 +185,11 @@ fn waits(deficit: &Deficit, table: &NodeTable, now_ms: u64, delay_ms: u64) -> bo
     chunk.present > 1 && chunk.present + hoped >= chunk.wanted
 }
 
+/// How long the copy of so many sealed bytes may take.
+pub(super) fn copy_limit(sealed_length: u64) -> Duration {
+    COPY_BASE + Duration::from_millis(COPY_MILLIS_PER_MIB * (sealed_length.min(MAX_CHUNK_BYTES) / MIB))
+}
+
 /// Has one chunk copied; the location that the target's receipt proves.
 async fn copy(
     operations: &Operations,
@@ -218,8 +223,7 @@ async fn copy(
         term,
     };
     operations.parts.book.reserve(&order.target, order.sealed_length, operations.now());
-    let limit = COPY_BASE
-        + Duration::from_millis(COPY_MILLIS_PER_MIB * (order.sealed_length.min(MAX_CHUNK_BYTES) / MIB));
+    let limit = copy_limit(order.sealed_length);
     let answer = operations.parts.nodes.copy(&target.target(), request, limit).await?;
     let receipt = operations.check_receipt(table, &answer.receipt, task.0, order.chunk.realm)?;
     match receipt {

@@ -27,6 +27,12 @@ pub trait NodeControl: Send + Sync {
         request: v1::CopyChunkRequest,
         limit: Duration,
     ) -> Result<v1::CopyChunkResponse, DfsError>;
+    async fn merge(
+        &self,
+        node: &NodeTarget,
+        request: v1::CopyChunkRequest,
+        limit: Duration,
+    ) -> Result<v1::CopyChunkResponse, DfsError>;
     async fn delete(
         &self,
         node: &NodeTarget,
@@ -90,6 +96,15 @@ impl NodeControl for RemoteNodes {
         limit: Duration,
     ) -> Result<v1::CopyChunkResponse, DfsError> {
         within(node, limit, self.client(node)?.copy(request)).await
+    }
+
+    async fn merge(
+        &self,
+        node: &NodeTarget,
+        request: v1::CopyChunkRequest,
+        limit: Duration,
+    ) -> Result<v1::CopyChunkResponse, DfsError> {
+        within(node, limit, self.client(node)?.merge(request)).await
     }
 
     async fn delete(

@@ -113,6 +113,15 @@ impl NodeControl for Fleet {
         Ok(v1::CopyChunkResponse { receipt: receipt.into() })
     }
 
+    async fn merge(
+        &self,
+        node: &NodeTarget,
+        _: v1::CopyChunkRequest,
+        _: Duration,
+    ) -> Result<v1::CopyChunkResponse, DfsError> {
+        Err(DfsError::new(ErrorCode::Integrity, format!("node {} has no marked copies here", node.node)))
+    }
+
     async fn delete(
         &self,
         node: &NodeTarget,

@@ -32,7 +32,12 @@ impl SegmentStore {
         let _one = core.compacting.lock().expect("no one panics while compacting");
         let mut state = core.seal_quiet(core.lock());
         state.check_taking_changes()?;
-        let Some(id) = choose(core, &state) else { return Ok(Compaction::default()) };
+        let mut victim = choose(core, &state);
+        if victim.is_none() && close_wasteful(core, &mut state) {
+            state = core.seal_quiet(state);
+            victim = choose(core, &state);
+        }
+        let Some(id) = victim else { return Ok(Compaction::default()) };
         // The number of a segment is never given again: an index that forgot its last rows would take what
         // is in the new one for what it knew of the old one. The highest number is known by its file alone.
         if id == state.last_segment
@@ -67,6 +72,24 @@ fn choose(core: &Core, state: &State) -> Option<u32> {
     }
     let small = || sealed().filter(|(_, segment)| segment.allocated < core.settings.segment_bytes / 8);
     if small().count() >= SMALL_SEGMENTS { small().next().map(|(id, _)| *id) } else { None }
+}
+
+/// Closes the active segment if writes that were given up take much of it: they would lie there until
+/// others have filled it. Whether it did.
+fn close_wasteful(core: &Core, state: &mut State) -> bool {
+    let Some(id) = state.active else { return false };
+    let segment = state.segment(id);
+    if segment.open_writers > 0 || segment.unsynced > 0 {
+        return false;
+    }
+    let dead = segment.tail.saturating_sub(SEGMENT_HEADER_BYTES as u64).saturating_sub(segment.live);
+    let much = dead >= core.settings.segment_bytes / 8
+        && dead * 100 >= core.settings.compact_dead_percent * segment.tail;
+    if much {
+        segment.phase = Phase::Closing;
+        state.active = None;
+    }
+    much
 }
 
 /// One segment on its way out.

@@ -219,7 +219,8 @@ impl Core {
                 } else {
                     self.settings.capacity_bytes
                 };
-                allowed.saturating_sub(self.settings.reserve_bytes.min(whole / 4))
+                let reserve = self.settings.reserve_bytes.min(whole / 4);
+                if space.new_files { allowed.saturating_sub(reserve) } else { 0 }
             }
             Purpose::Upkeep => allowed,
         })
@@ -237,6 +238,11 @@ impl Core {
             capacity => capacity,
         };
         let used = state.used();
-        Ok(Usage { used, free: self.free(&state, Purpose::Data)? + slack, capacity, chunks: state.chunks })
+        let stopped = state.broken.is_some();
+        let free = match stopped {
+            true => 0,
+            false => self.free(&state, Purpose::Data)? + if space.new_files { slack } else { 0 },
+        };
+        Ok(Usage { used, free, capacity, chunks: state.chunks, stopped })
     }
 }

@@ -329,3 +329,31 @@ fn short_writes_are_completed() {
     while sample.put(&store, 1).is_err() {}
     assert_eq!(verify(&store, &sample.key), Ok(Verdict::Good));
 }
+
+/// Puts that break off leave their extents behind. Those in the active segment lay there until other puts had
+/// filled it: on a quiet node, for ever.
+#[test]
+fn a_thousand_abandoned_puts_leave_nothing() {
+    let (disk, index) = (FaultyDisk::new(1 << 30), MemoryIndex::default());
+    let (store, _) = open(&disk, &index);
+    let kept = Sample::new(1, 20_000);
+    kept.put(&store, 5).unwrap();
+    let mut most = 0;
+    for seed in 0..1000 {
+        let sample = Sample::new(2 + seed % 7, 50_000);
+        let mut writer = store.begin(&sample.key, 50_000, Position(5)).unwrap();
+        writer.write(&sample.bytes[..30_000]).unwrap();
+        drop(writer);
+        if seed % 10 == 9 {
+            compact_all(&store);
+            most = most.max(store.usage().unwrap().used);
+        }
+    }
+    let used = store.usage().unwrap().used;
+    assert!(most <= 4 * (256 << 10), "{most} bytes at most");
+    assert!(used <= 128 << 10, "{used} bytes in the end");
+    assert_eq!(verify(&store, &kept.key).unwrap(), Verdict::Good);
+    drop(store);
+    disk.restart(Kept::Everything);
+    assert_eq!(open(&disk, &index).1.chunks, 1);
+}
