@@ -4,7 +4,7 @@
 .PHONY: help docs run run-metadata stop reset doctor build test test-integration lint fmt bench clean clean-all test-chaos soak
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 
 run: build ## check, build, start a local cluster, put a file in and get it back
 	@scripts/run.sh
@@ -47,6 +47,22 @@ docs: doctor ## write the documents that are made from the code
 
 bench: build ## figures of this machine
 	@scripts/bench.sh
+
+.PHONY: docker-up docker-down docker-test k8s-check k8s-test
+docker-up: ## images and a cluster of containers, a file in and out; needs Docker alone
+	@scripts/docker.sh up
+
+docker-down: ## stop the containers, keep their data (VOLUMES=1 deletes it)
+	@scripts/docker.sh down
+
+docker-test: build ## the same under a name of its own, with the programs of ./bin
+	@scripts/docker-test.sh
+
+k8s-check: build ## manifests: rendered as committed, valid for three versions, our own rules
+	@scripts/k8s.sh check
+
+k8s-test: build ## the pods of the small overlay under podman, a file in and out (root)
+	@scripts/k8s.sh test
 
 clean: ## delete this clone's build products, never data
 	@scripts/clean.sh
