@@ -105,6 +105,7 @@ impl Client {
             cursor: listing.cursor,
             limit: listing.limit,
             include_deleted: listing.include_deleted,
+            start_after: listing.start_after,
         };
         read!(self, request, list)
     }

@@ -48,7 +48,7 @@ pub use dfs_types::{DfsError, DfsPath, ErrorCode, FileId};
 pub use get::{ReadRange, ReadStream};
 pub use options::{BucketOptions, Condition, FileRef, ListPage, Listing, Policy, PutOptions};
 pub use progress::{Progress, ProgressSnapshot};
-pub use put::{PutChunk, PutResult, Source};
+pub use put::{Multipart, Part, PutChunk, PutResult, Source};
 
 /// What every method of the SDK answers.
 pub type Result<T> = std::result::Result<T, DfsError>;

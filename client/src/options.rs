@@ -159,6 +159,8 @@ pub struct Listing {
     /// Entries of a page, 1 to 1,000; 0 means 1,000.
     pub limit: u32,
     pub include_deleted: bool,
+    /// Only keys behind this one, in byte order; empty: all.
+    pub start_after: String,
 }
 
 impl Listing {

@@ -43,6 +43,43 @@ async fn what_goes_in_comes_out() {
     }
 }
 
+/// A put that was held over an await by reference to its source could not be given to `tokio::spawn`,
+/// so no program could put in the background.
+#[test]
+fn transfers_may_run_in_tasks_of_their_own() {
+    fn sendable<T: Send>(_: impl FnOnce(Client) -> T) {}
+    sendable(|client| async move {
+        client.put("/bucket/f", Source::reader(tokio::io::empty()), PutOptions::default()).await
+    });
+    sendable(|client| async move { client.read("/bucket/f").await });
+    sendable(|client| async move {
+        let upload = client.put_multipart("/bucket/f", PutOptions::default()).await?;
+        let part = upload.put_part("x".into()).await?;
+        upload.complete(&[part]).await
+    });
+}
+
+/// The order is the one told at the end, not the one of sending; an empty file has no parts; the parts
+/// of one upload are none of another's.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_come_in_any_order() {
+    let cluster = Cluster::start(3).await;
+    let client = &cluster.client;
+    let contents = [data(5 * MIB, 1), data(3, 2), data(4 * MIB, 3)];
+    let upload = client.put_multipart("/bucket/parts", PutOptions::default()).await.unwrap();
+    let mut parts = Vec::new();
+    for content in contents.iter().rev() {
+        parts.insert(0, upload.put_part(content.clone().into()).await.unwrap());
+    }
+    let foreign = client.put_multipart("/bucket/other", PutOptions::default()).await.unwrap();
+    assert_eq!(foreign.complete(&parts).await.unwrap_err().code, ErrorCode::InvalidArgument);
+    let done = upload.complete(&parts).await.unwrap();
+    assert_eq!(done.size, contents.iter().map(|content| content.len() as u64).sum::<u64>());
+    assert!(client.read("/bucket/parts").await.unwrap() == contents.concat());
+    foreign.complete(&[]).await.unwrap();
+    assert!(client.read("/bucket/other").await.unwrap().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_are_what_they_say() {
     let cluster = Cluster::start(3).await;

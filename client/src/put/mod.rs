@@ -10,7 +10,9 @@
 //! the commit is acknowledged; what a put that ended early sent is found again through its resume
 //! file, or expires with its upload.
 
+mod calls;
 mod chunk;
+mod multipart;
 mod pages;
 mod pipeline;
 mod planner;
@@ -27,6 +29,7 @@ use dfs_types::limits::MAX_INLINE_BYTES;
 use dfs_types::{DfsError, DfsPath, ErrorCode, FileId};
 use tokio::io::AsyncRead;
 
+pub use multipart::{Multipart, Part};
 pub use single::PutChunk;
 pub(crate) use source::{Memory, blocking};
 

@@ -2,29 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dfs_proto::v1;
 use dfs_types::limits::chunk_bytes_at;
 use dfs_types::{ChunkId, DfsError, DfsPath, ErrorCode, UploadId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::chunk::{self, Before, SHORTAGE, Upload};
+use super::PutResult;
+use super::calls::{self, Content};
+use super::chunk::{self, Before, Upload};
 use super::pages::Pages;
 use super::planner::Planner;
 use super::resume::{self, About, Note, Noted};
 use super::source::{Chunks, FileStamp, Memory, Piece};
-use super::{PutResult, put_result};
 use crate::options::{FileRef, Policy, PutOptions};
 use crate::progress::Progress;
-use crate::retry::Backoff;
 use crate::{Client, Result};
-
-/// How long a put that failed tries to drop its upload; else it expires.
-const ABORT_TIME: Duration = Duration::from_secs(2);
 
 /// Why a put ended without a version.
 pub(crate) enum Ended {
@@ -127,7 +122,7 @@ impl Transfer<'_> {
                 Ok(result)
             }
             Err(error) if resumed && error.code == ErrorCode::Integrity => {
-                self.abort(upload).await;
+                calls::abort(self.client, upload).await;
                 if let Some(note) = note {
                     note.remove();
                 }
@@ -140,7 +135,7 @@ impl Transfer<'_> {
                     ErrorCode::VersionMismatch | ErrorCode::UploadNotFound | ErrorCode::Integrity
                 );
                 if note.is_none() || useless {
-                    self.abort(upload).await;
+                    calls::abort(self.client, upload).await;
                     if let Some(note) = note {
                         note.remove();
                     }
@@ -164,40 +159,21 @@ impl Transfer<'_> {
             if noted.matches && may_resume {
                 match self.resume(&noted, expected.unwrap_or(u64::MAX)).await {
                     Ok(Some(session)) => return Ok(session),
-                    Ok(None) => self.abort(noted.upload).await,
+                    Ok(None) => calls::abort(self.client, noted.upload).await,
                     Err(error) if error.code == ErrorCode::UploadNotFound => {}
                     Err(error) => return Err(error),
                 }
             } else {
-                self.abort(noted.upload).await;
+                calls::abort(self.client, noted.upload).await;
             }
         }
         // The size of a file is not promised: it may grow while it is read.
         let size = if is_file { None } else { expected };
-        let build = |mutation| v1::InitUploadRequest {
-            mutation: Some(mutation),
-            path: self.path.to_string(),
-            size,
-            policy: self.options.policy.map(Into::into),
-        };
-        let method =
-            |mut metadata: crate::rpc::Metadata, request| async move { metadata.init_upload(request).await };
-        let inner = &self.client.inner;
-        let _timing = inner.longest.time();
-        let start = Instant::now();
-        let mut backoff = Backoff::new();
-        let answer = loop {
-            match inner.rpc.mutate(&inner.dials, self.client.patience(), build, method).await {
-                Err(error) if error.code == ErrorCode::NotEnoughNodes && start.elapsed() < SHORTAGE => {
-                    sleep(backoff.pause()).await;
-                }
-                answer => break answer?,
-            }
-        };
+        let begun = calls::begin(self.client, self.path, size, self.options.policy).await?;
         Ok(Session {
-            upload: UploadId::from_slice(&answer.upload_id)?,
-            realm: answer.realm_id,
-            policy: Policy::resolved(answer.policy),
+            upload: begun.upload,
+            realm: begun.realm,
+            policy: begun.policy,
             appended: 0,
             before: BTreeMap::new(),
             resumed: false,
@@ -232,13 +208,6 @@ impl Transfer<'_> {
             before,
             resumed: true,
         }))
-    }
-
-    async fn abort(&self, upload: UploadId) {
-        let dropped = tokio::time::timeout(ABORT_TIME, self.client.abort_upload(upload)).await;
-        if !matches!(dropped, Ok(Ok(_))) {
-            tracing::debug!(%upload, "the upload was not dropped and will expire");
-        }
     }
 
     async fn transfer(
@@ -303,42 +272,8 @@ impl Transfer<'_> {
             ));
         }
         pages.finish().await?;
-        self.commit(session.upload, count, chunks.offset(), chunks.content_hash()).await
-    }
-
-    async fn commit(
-        &self,
-        upload: UploadId,
-        chunks: u32,
-        size: u64,
-        content_hash: [u8; 32],
-    ) -> Result<PutResult> {
-        let build = |mutation| v1::CommitUploadRequest {
-            mutation: Some(mutation),
-            upload_id: upload.to_vec().into(),
-            chunks,
-            size,
-            content_hash: content_hash.to_vec().into(),
-            if_version: self.options.if_version,
-            content_type: self.options.content_type.clone(),
-            user_metadata: self.options.user_metadata.clone().into_iter().collect(),
-        };
-        let method = |mut metadata: crate::rpc::Metadata, request| async move {
-            metadata.commit_upload(request).await
-        };
-        let inner = &self.client.inner;
-        let _timing = inner.longest.time();
-        let start = Instant::now();
-        let mut backoff = Backoff::new();
-        let answer = loop {
-            match inner.rpc.mutate(&inner.dials, self.client.patience(), build, method).await {
-                Err(error) if error.code == ErrorCode::NotEnoughNodes && start.elapsed() < SHORTAGE => {
-                    sleep(backoff.pause()).await;
-                }
-                answer => break answer?,
-            }
-        };
-        put_result(&answer, size)
+        let content = Content { chunks: count, size: chunks.offset(), hash: Some(chunks.content_hash()) };
+        calls::commit(self.client, session.upload, content, self.options).await
     }
 }
 

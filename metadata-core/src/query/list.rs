@@ -24,6 +24,8 @@ pub struct ListParams<'a> {
     /// 1..=1,000; 0 means 1,000.
     pub limit: u32,
     pub include_deleted: bool,
+    /// Only keys behind this one, in byte order; empty: all.
+    pub start_after: &'a str,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +72,16 @@ fn list_bounded(
         let mut start = from[..key_start].to_vec();
         start.extend_from_slice(&read_cursor(params.cursor)?);
         // A cursor cannot leave the bucket or the prefix it is used with.
+        from = from.max(start);
+    }
+
+    if !params.start_after.is_empty() {
+        if params.start_after.len() > MAX_KEY_BYTES {
+            return Err(DfsError::new(ErrorCode::InvalidArgument, "start_after is longer than a key can be"));
+        }
+        let mut start = from[..key_start].to_vec();
+        start.extend_from_slice(params.start_after.as_bytes());
+        start.push(0);
         from = from.max(start);
     }
 
@@ -193,6 +205,24 @@ mod tests {
     }
 
     #[test]
+    fn start_after_leaves_out_what_is_before_it_and_stays_inside_the_prefix() {
+        let keys = ["a/1", "a/2", "a/2/x", "b"].map(String::from).into_iter().collect();
+        let kv = store(&keys, &BTreeSet::new());
+        let after = |prefix, delimiter, start_after| {
+            let params = ListParams { prefix, delimiter, start_after, ..Default::default() };
+            words(&list(&kv, BUCKET, &params).unwrap())
+        };
+        assert_eq!(after("", "", "a/2"), ["a/2/x", "b"]);
+        assert_eq!(after("a/", "", "a/1"), ["a/2", "a/2/x"]);
+        assert_eq!(after("a/", "", "0"), ["a/1", "a/2", "a/2/x"]);
+        assert_eq!(after("", "/", "a/1"), ["a/*", "b"]);
+        assert!(after("a/", "", "zz").is_empty());
+        let long = "k".repeat(MAX_KEY_BYTES + 1);
+        let params = ListParams { start_after: &long, ..Default::default() };
+        assert_eq!(list(&kv, BUCKET, &params).unwrap_err().code, ErrorCode::InvalidArgument);
+    }
+
+    #[test]
     fn a_page_of_deleted_names_is_empty_with_a_cursor() {
         let keys: BTreeSet<String> = (0..50).map(|n| format!("{n:03}")).collect();
         let kv = store(&keys, &keys);
@@ -233,7 +263,7 @@ mod tests {
             let mut found = Vec::new();
             let mut cursor = String::new();
             for _ in 0..200 {
-                let params = ListParams { prefix: &prefix, delimiter: &delimiter, cursor: &cursor, limit, include_deleted: false };
+                let params = ListParams { prefix: &prefix, delimiter: &delimiter, cursor: &cursor, limit, ..Default::default() };
                 let page = list_bounded(&kv, BUCKET, &params, bound).unwrap();
                 prop_assert!(page.examined <= bound && page.entries.len() <= limit as usize);
                 found.extend(words(&page));

@@ -61,6 +61,7 @@ pub async fn list_files(
         cursor: query.text("cursor").unwrap_or_default().to_owned(),
         limit: query.limit()?,
         include_deleted: query.parse("include_deleted")?.unwrap_or(false),
+        start_after: String::new(),
     };
     let page = rest.operations.call(&call, request).await?;
     let (mut files, mut common_prefixes) = (Vec::with_capacity(page.entries.len()), Vec::new());

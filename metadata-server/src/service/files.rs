@@ -24,6 +24,7 @@ impl Session {
             cursor: &request.cursor,
             limit: limit as u32,
             include_deleted: request.include_deleted,
+            start_after: &request.start_after,
         };
         let page = query::list(&view, BucketId::from_slice(&bucket.bucket_id)?, &params)?;
         let position = view.position().0;
