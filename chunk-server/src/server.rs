@@ -13,7 +13,7 @@ use dfs_proto::v1::chunk_control_server::ChunkControlServer;
 use dfs_proto::v1::chunk_data_server::ChunkDataServer;
 use dfs_types::limits::MAX_GRPC_MESSAGE_BYTES;
 use dfs_types::{DfsError, ErrorCode, Incarnation, NodeId, OsEntropy, SystemClock};
-use server_kit::{Health, Shutdown, Workers};
+use server_kit::{GrpcHealth, Health, ServiceHealth, Shutdown, Workers};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::service::Routes;
@@ -37,6 +37,11 @@ use keeper::Keeper;
 
 /// The health component that waits for the index.
 const STORE: &str = "store";
+/// The gRPC services, and what they cannot do without.
+const SERVICES: &[ServiceHealth] = &[
+    ServiceHealth { name: "dfs.v1.ChunkData", needs: &[STORE, REGISTRATION] },
+    ServiceHealth { name: "dfs.v1.ChunkControl", needs: &[STORE] },
+];
 /// What workers get to finish their unit, after calls had theirs.
 const WORKERS_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -116,7 +121,7 @@ impl ChunkServer {
         let address = listener.local_addr();
         let serving = tokio::spawn(transport::serve(
             listener,
-            router(data, &health),
+            router(data, &health)?,
             stopping(shutdown.clone(), health.clone(), node.clone()),
             ServeOptions::default(),
         ));
@@ -191,20 +196,22 @@ impl ChunkServer {
     }
 }
 
-fn router(data: DataPlane, health: &Health) -> axum::Router {
+fn router(data: DataPlane, health: &Health) -> Result<axum::Router, DfsError> {
     let control = ControlPlane::new(data.clone());
     let routes = Routes::new(ChunkDataServer::new(data).max_decoding_message_size(MAX_DATA_MESSAGE))
         .add_service(
             ChunkControlServer::new(control)
                 .max_decoding_message_size(MAX_GRPC_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES),
-        );
-    routes
+        )
+        .add_service(GrpcHealth::service(health.clone(), SERVICES));
+    Ok(routes
         .into_axum_router()
         .merge(health.routes())
         .merge(http::metrics_for_servers())
+        .merge(http::reflection_for_servers(SERVICES)?)
         .layer(axum::middleware::from_fn(server_kit::http_metrics::middleware))
-        .layer(axum::middleware::from_fn(server_kit::request_id::middleware))
+        .layer(axum::middleware::from_fn(server_kit::request_id::middleware)))
 }
 
 async fn stopping(shutdown: Shutdown, health: Health, node: Arc<Node>) {

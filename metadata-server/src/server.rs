@@ -10,12 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::Next;
+use dfs_proto::status::to_status;
 use dfs_proto::v1::cluster_server::ClusterServer;
 use dfs_proto::v1::metadata_server::MetadataServer;
 use dfs_types::limits::MAX_GRPC_MESSAGE_BYTES;
 use dfs_types::{Clock, DfsError, Entropy, ErrorCode, OsEntropy, SystemClock};
 use metadata_core::query;
-use server_kit::{Health, Shutdown};
+use server_kit::{GrpcHealth, Health, ServiceHealth, Shutdown};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::service::Routes;
@@ -28,6 +31,7 @@ use crate::leader;
 use crate::leader::book::NodeBook;
 use crate::raft::{Consensus, RaftSettings};
 use crate::rest::{self, Rest};
+use crate::service::auth;
 use crate::service::grpc::{ClusterService, MetadataService};
 use crate::service::node_control::{NodeControl, RemoteNodes};
 use crate::service::{NodeKeyCache, Operations, Parts};
@@ -37,6 +41,12 @@ use crate::space::{self, Space};
 const CLUSTER: &str = "cluster";
 /// How often readiness is looked at.
 const READY_INTERVAL: Duration = Duration::from_millis(100);
+/// The gRPC services, and what they cannot do without. Raft must be spoken before there is a cluster.
+const SERVICES: &[ServiceHealth] = &[
+    ServiceHealth { name: "dfs.v1.Metadata", needs: &[CLUSTER] },
+    ServiceHealth { name: "dfs.v1.Cluster", needs: &[CLUSTER] },
+    ServiceHealth { name: "dfs.v1.Raft", needs: &[] },
+];
 /// Room that a call needs around it when it is passed on to the leader.
 const FORWARD_OVERHEAD_BYTES: usize = 16 * 1024;
 
@@ -114,7 +124,7 @@ impl Server {
         if let Some(listen) = &setup.metrics_listen {
             serve_metrics(listen, metrics.clone(), shutdown.clone()).await?;
         }
-        let router = router(&operations, &health, metrics);
+        let router = router(&operations, &health, metrics)?;
         let serving = tokio::spawn(transport::serve(
             listener,
             router,
@@ -191,16 +201,38 @@ fn raft_settings(setup: &Setup, cluster: dfs_types::ClusterId) -> RaftSettings {
 }
 
 /// REST and gRPC on one port. The request id is around everything.
-fn router(operations: &Operations, health: &Health, metrics: server_kit::metrics::Metrics) -> Router {
+fn router(
+    operations: &Operations,
+    health: &Health,
+    metrics: server_kit::metrics::Metrics,
+) -> Result<Router, DfsError> {
     let most = MAX_GRPC_MESSAGE_BYTES - FORWARD_OVERHEAD_BYTES;
     let metadata = MetadataServer::new(MetadataService(operations.clone())).max_decoding_message_size(most);
     let cluster = ClusterServer::new(ClusterService(operations.clone())).max_decoding_message_size(most);
     let raft = operations.parts.consensus.raft_service(Arc::new(operations.clone()));
     let grpc = Routes::from(Router::new()).add_service(metadata).add_service(cluster).add_service(raft);
-    rest::router(Rest { operations: operations.clone(), metrics }, health)
+    let grpc = grpc.add_service(GrpcHealth::service(health.clone(), SERVICES));
+    let reflection = reflection(operations)?;
+    Ok(rest::router(Rest { operations: operations.clone(), metrics }, health)
         .merge(grpc.into_axum_router())
+        .merge(reflection)
         .layer(axum::middleware::from_fn(server_kit::http_metrics::middleware))
-        .layer(axum::middleware::from_fn(server_kit::request_id::middleware))
+        .layer(axum::middleware::from_fn(server_kit::request_id::middleware)))
+}
+
+/// What the server can be asked, told to whoever has an API key.
+fn reflection(operations: &Operations) -> Result<Router, DfsError> {
+    let routes = server_kit::grpc_reflection::routes(dfs_proto::DESCRIPTORS, SERVICES)?;
+    let operations = operations.clone();
+    Ok(routes.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
+        let operations = operations.clone();
+        async move {
+            match auth::authenticate(&operations, request.headers(), None).await {
+                Ok(_) => next.run(request).await,
+                Err(error) => to_status(&error).into_http::<axum::body::Body>(),
+            }
+        }
+    })))
 }
 
 /// Metrics without a credential, on an address of their own that the operator chose.

@@ -15,6 +15,9 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+/// The component that stands for the server as a whole.
+const SERVER: &str = "server";
+
 /// A cheap handle, shared by all parts of a server.
 #[derive(Clone)]
 pub struct Health {
@@ -27,6 +30,8 @@ struct Shared {
     id: String,
     reasons: Mutex<Reasons>,
     ready: watch::Sender<bool>,
+    /// Counts changes of the reasons.
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -46,7 +51,8 @@ impl Health {
         let not_ready: BTreeMap<_, _> = components.iter().map(|name| (*name, "starting")).collect();
         let (ready, _) = watch::channel(not_ready.is_empty());
         let reasons = Mutex::new(Reasons { failed: None, not_ready });
-        Self { shared: Arc::new(Shared { version, role, id: id.into(), reasons, ready }) }
+        let changes = watch::Sender::new(0);
+        Self { shared: Arc::new(Shared { version, role, id: id.into(), reasons, ready, changes }) }
     }
 
     pub fn ready(&self, component: &'static str) {
@@ -64,7 +70,7 @@ impl Health {
 
     /// The server stops: not ready from here on, though alive.
     pub fn draining(&self) {
-        self.not_ready("server", "draining");
+        self.not_ready(SERVER, "draining");
     }
 
     /// Only a restart can help: `/health` answers 503 so that a supervisor does that.
@@ -74,6 +80,22 @@ impl Health {
 
     pub fn is_ready(&self) -> bool {
         *self.shared.ready.borrow()
+    }
+
+    /// Whether a service that needs these components can be asked now.
+    pub(crate) fn has(&self, components: &[&str]) -> bool {
+        let reasons = self.reasons();
+        let missing = |name: &str| reasons.not_ready.contains_key(name);
+        reasons.failed.is_none() && !missing(SERVER) && !components.iter().any(|name| missing(name))
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.reasons().not_ready.contains_key(SERVER)
+    }
+
+    /// Wakes at every change of a reason.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
     }
 
     /// Waits until everything is ready.
@@ -92,6 +114,8 @@ impl Health {
         change(&mut reasons);
         let now = reasons.failed.is_none() && reasons.not_ready.is_empty();
         self.shared.ready.send_if_modified(|was| std::mem::replace(was, now) != now);
+        drop(reasons);
+        self.shared.changes.send_modify(|count| *count += 1);
     }
 
     fn reasons(&self) -> MutexGuard<'_, Reasons> {
@@ -127,7 +151,7 @@ async fn ready(State(health): State<Health>) -> Response {
         let reasons = health.reasons();
         let mut all = reasons.not_ready.clone();
         if let Some(reason) = reasons.failed {
-            all.insert("server", reason);
+            all.insert(SERVER, reason);
         }
         all
     };

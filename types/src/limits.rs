@@ -86,6 +86,10 @@ pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 4 * MIB as u32;
 pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * MIB as u32;
 pub const HTTP2_MAX_FRAME_BYTES: u32 = 256 * KIB as u32;
 pub const MAX_HEADER_LIST_BYTES: u32 = 32 * KIB as u32;
+/// Multipart uploads that one object store keeps open by id.
+pub const MAX_OPEN_MULTIPARTS: usize = 4096;
+/// Watches of gRPC health that one server keeps, as they need no credential.
+pub const MAX_HEALTH_WATCHES: usize = 256;
 pub const MAX_CONNECTIONS: usize = 4096;
 /// Of [`MAX_CONNECTIONS`], these are kept for servers of the cluster.
 pub const CONNECTIONS_FOR_SERVERS: usize = 256;

@@ -1,14 +1,16 @@
-//! `/metrics`: on the main port for servers of the cluster, by certificate, for a chunk server knows
+//! Reflection and `/metrics`: on the main port for servers of the cluster, by certificate, for a chunk server knows
 //! no API keys; on a port of its own, if the operator opens one, for scrapers without a credential.
 
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use dfs_proto::status::to_status;
 use dfs_types::{DfsError, ErrorCode};
-use server_kit::{Next, Problem, Shutdown, Work};
+use server_kit::{Next, Problem, ServiceHealth, Shutdown, Work};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use transport::PeerIdentity;
@@ -24,6 +26,20 @@ pub(super) fn metrics_for_servers() -> Router {
             }
         }),
     )
+}
+
+/// What this server can be asked, told to servers of the cluster.
+pub(super) fn reflection_for_servers(services: &'static [ServiceHealth]) -> Result<Router, DfsError> {
+    let routes = server_kit::grpc_reflection::routes(dfs_proto::DESCRIPTORS, services)?;
+    Ok(routes.layer(axum::middleware::from_fn(
+        async |request: Request, next: middleware::Next| match request.extensions().get::<PeerIdentity>() {
+            Some(PeerIdentity(Some(_))) => next.run(request).await,
+            _ => {
+                let message = "only servers of the cluster may use reflection here; ask a metadata server";
+                to_status(&DfsError::new(ErrorCode::Unauthenticated, message)).into_http()
+            }
+        },
+    )))
 }
 
 /// Serves `/metrics` alone, in plain HTTP, until shutdown.

@@ -153,7 +153,7 @@ impl TestCluster {
         node
     }
 
-    fn channel(&self, tls: Tls, node: &TestNode) -> Channel {
+    pub fn channel(&self, tls: Tls, node: &TestNode) -> Channel {
         let expect = Expect::server(Role::ChunkServer, node.id.clone());
         Dialer::new(tls).channel(&node.address, expect).unwrap()
     }

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod control;
+mod describe;
 mod disk;
 mod get;
 mod membership;

@@ -190,7 +190,7 @@ pub type Client = MetadataClient<InterceptedService<Channel, Bearer>>;
 
 /// Puts an API key on every call.
 #[derive(Clone)]
-pub struct Bearer(Option<String>);
+pub struct Bearer(pub Option<String>);
 
 impl tonic::service::Interceptor for Bearer {
     fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
@@ -281,11 +281,11 @@ impl TestServer {
         }
     }
 
-    fn channel(&self, tls: Tls) -> Channel {
+    pub fn channel(&self, tls: Tls) -> Channel {
         Dialer::new(tls).channel(&self.address, Expect::any(Role::MetadataServer)).unwrap()
     }
 
-    fn anonymous(&self) -> Tls {
+    pub fn anonymous(&self) -> Tls {
         Tls::client(self.authority.cert_pem().as_bytes(), Some(CLUSTER)).unwrap()
     }
 
