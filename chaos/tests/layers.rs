@@ -21,11 +21,21 @@ const EDGES: &[(&str, u32, &[&str])] = &[
     ),
     ("chunk-server", 3, &["dfs-types", "dfs-proto", "chunk-format", "transport", "server-kit"]),
     ("dfs-client", 3, &["dfs-types", "dfs-proto", "chunk-format", "transport"]),
+    // Programs over the SDK, as a user's would be.
+    ("dfs-object-store", 4, &["dfs-types", "dfs-client"]),
     // metadata-core and metadata-server: to read a stopped server's own state.
     (
         "chaos",
-        4,
-        &["dfs-types", "dfs-proto", "chunk-format", "metadata-core", "metadata-server", "dfs-client"],
+        5,
+        &[
+            "dfs-types",
+            "dfs-proto",
+            "chunk-format",
+            "metadata-core",
+            "metadata-server",
+            "dfs-client",
+            "dfs-object-store",
+        ],
     ),
 ];
 

@@ -33,6 +33,9 @@ scenarios! {
     combined = "combined";
     silent_peer = "silent-peer";
     slow_node = "slow-node";
+    object_store = "object-store";
+    examples = "examples";
+    python_client = "python-client";
     large_file = "large-file";
     small_files = "small-files";
     pipes = "pipes";

@@ -16,9 +16,11 @@ mod members;
 mod memory;
 mod openapi;
 mod partitions;
+mod object_store;
 mod paused;
 mod rest;
 mod rot;
+mod sdk;
 mod secrecy;
 mod snapshots;
 mod store_once;
@@ -75,6 +77,9 @@ pub const SCENARIOS: &[Scenario] = &[
     paused::PAUSED_LEADER,
     rest::WALK,
     rot::FLIPPED_BYTES,
+    object_store::BEHAVIOUR,
+    sdk::EXAMPLES,
+    sdk::PYTHON_CLIENT,
     secrecy::NOTHING_IN_THE_CLEAR,
     snapshots::SNAPSHOT_INSTALL_KILLED,
     store_once::SAME_CONTENT_TWICE,
