@@ -33,6 +33,7 @@ scenarios! {
     combined = "combined";
     silent_peer = "silent-peer";
     slow_node = "slow-node";
+    command_line = "command-line";
     object_store = "object-store";
     examples = "examples";
     python_client = "python-client";

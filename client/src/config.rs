@@ -16,6 +16,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::Result;
+use crate::contexts::Contexts;
 
 /// Where a cluster is and who we are there. Not `Debug`: it holds the API key.
 #[derive(Clone)]
@@ -93,11 +94,18 @@ impl Config {
         Ok(config)
     }
 
-    /// The file dfsctl uses when none is named: `DFSCTL_CONFIG`, else the default dev cluster's, else
-    /// the user's own. The first that exists; for `DFSCTL_CONFIG`, whether it exists or not.
+    /// The file dfsctl uses when none is named: `DFSCTL_CONFIG`, else the current context's, else the
+    /// default dev cluster's, else the user's own. The first that exists; for the first two, whether it
+    /// exists or not.
     pub fn find() -> Result<PathBuf> {
         if let Some(path) = env_path("DFSCTL_CONFIG") {
             return Ok(path);
+        }
+        if let Some(file) = contexts_file() {
+            let contexts = Contexts::load(&file)?;
+            if let Some(current) = &contexts.current {
+                return contexts.get(current);
+            }
         }
         let candidates: Vec<PathBuf> = [default_dev_dir().map(|dir| dir.join("dfsctl.toml")), user_config()]
             .into_iter()
@@ -125,6 +133,11 @@ pub fn default_dev_dir() -> Option<PathBuf> {
 pub fn state_dir() -> Option<PathBuf> {
     let state = env_path("XDG_STATE_HOME").or_else(|| Some(env_path("HOME")?.join(".local/state")))?;
     Some(state.join("distribute"))
+}
+
+/// Where the names of clusters are kept.
+pub fn contexts_file() -> Option<PathBuf> {
+    Some(user_config()?.with_file_name("contexts.toml"))
 }
 
 fn user_config() -> Option<PathBuf> {

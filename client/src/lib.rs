@@ -32,6 +32,7 @@ mod api;
 pub mod cli;
 mod client;
 pub mod config;
+pub mod contexts;
 mod dial;
 mod get;
 mod longest;

@@ -231,6 +231,7 @@ fn copies(kv: &dyn KvRead, counters: &v1::CountersRow) -> Found {
     let chunks = all::<Chunks>(kv)?;
     same("chunks", counters.chunks, chunks.len())?;
     let (mut deficits, mut trashed, mut locations) = (0, 0, 0);
+    let mut trash_bytes = 0u64;
     for (key, row) in &chunks {
         let mut counting = 0;
         let mut exact = true;
@@ -264,6 +265,7 @@ fn copies(kv: &dyn KvRead, counters: &v1::CountersRow) -> Found {
         hold((row.trash_since != 0) == row.refs.is_empty(), || format!("trash mark of chunk {}", key.chunk))?;
         if row.trash_since != 0 {
             trashed += 1;
+            trash_bytes += row.sealed_length;
             let queued = one::<Trash>(kv, &(row.trash_since, *key))?;
             hold(queued.is_some(), || format!("chunk {} is not in trash", key.chunk))?;
         }
@@ -271,6 +273,9 @@ fn copies(kv: &dyn KvRead, counters: &v1::CountersRow) -> Found {
     same("deficits", counters.deficits, deficits)?;
     hold(all::<Deficits>(kv)?.len() == deficits, || "deficit rows of no chunk".into())?;
     same("trash_chunks", counters.trash_chunks, trashed)?;
+    hold(counters.trash_bytes == trash_bytes, || {
+        format!("trash_bytes is {}, the chunks in trash have {trash_bytes}", counters.trash_bytes)
+    })?;
     hold(all::<Trash>(kv)?.len() == trashed, || "trash rows of no chunk".into())?;
     hold(all::<NodeChunks>(kv)?.len() == locations, || "chunks of a node without location".into())?;
     for (number, seat) in all::<Seats>(kv)? {

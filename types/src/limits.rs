@@ -86,6 +86,8 @@ pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 4 * MIB as u32;
 pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * MIB as u32;
 pub const HTTP2_MAX_FRAME_BYTES: u32 = 256 * KIB as u32;
 pub const MAX_HEADER_LIST_BYTES: u32 = 32 * KIB as u32;
+/// Chunks under target that one cluster status counts by copies.
+pub const MAX_DEFICITS_LOOKED_AT: usize = 1000;
 /// Multipart uploads that one object store keeps open by id.
 pub const MAX_OPEN_MULTIPARTS: usize = 4096;
 /// Watches of gRPC health that one server keeps, as they need no credential.

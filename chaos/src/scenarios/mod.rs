@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 mod combined;
 mod damaged;
+mod command_line;
 mod identical;
 mod index;
 mod keys;
@@ -55,6 +56,7 @@ pub struct Scenario {
 /// Every scenario. `chaos/tests/scenarios.rs` has one test for each, held to this list.
 pub const SCENARIOS: &[Scenario] = &[
     combined::COMBINED,
+    command_line::COMMAND_LINE,
     identical::LARGE_FILE,
     identical::SMALL_FILES,
     identical::PIPES_AND_RANGES,

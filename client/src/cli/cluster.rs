@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{CliError, Context, format, node};
+use super::{CliError, Context, format, fsck, node};
 use crate::v1;
 
 /// Look at the cluster, and change who its metadata servers are
@@ -17,6 +17,7 @@ pub(crate) struct ClusterArgs {
 enum ClusterCommand {
     /// Leader, members, nodes, and what is stored
     Status,
+    Fsck(fsck::FsckArgs),
     /// List, add and remove metadata servers
     Members {
         #[command(subcommand)]
@@ -44,6 +45,7 @@ enum MembersCommand {
 pub(crate) async fn run(args: ClusterArgs, context: &Context) -> Result<(), CliError> {
     let client = context.client().await?;
     match args.command {
+        ClusterCommand::Fsck(args) => fsck::run(args, context).await,
         ClusterCommand::Status => {
             let status = client.status().await?;
             let value = json!({
@@ -61,6 +63,12 @@ pub(crate) async fn run(args: ClusterArgs, context: &Context) -> Result<(), CliE
                 "uploads": status.uploads,
                 "trash_chunks": status.trash_chunks,
                 "pending_purges": status.pending_purges,
+                "trash_bytes": status.trash_bytes,
+                "chunks_by_copies": status.lacking
+                    .iter()
+                    .map(|count| json!({ "present": count.present, "wanted": count.wanted, "chunks": count.chunks }))
+                    .collect::<Vec<_>>(),
+                "chunks_by_copies_partial": status.lacking_partial,
             });
             context.output.result(&value, || text(&status))
         }
@@ -79,20 +87,32 @@ pub(crate) async fn run(args: ClusterArgs, context: &Context) -> Result<(), CliE
 }
 
 fn text(status: &v1::ClusterStatusResponse) -> String {
-    let deficit = match status.deficits {
-        0 => "every chunk has its copies".to_owned(),
-        count => format!("{count} chunks have too few copies"),
-    };
     let leader = if status.leader.is_empty() { "none" } else { &status.leader };
+    let whole = status.chunks.saturating_sub(status.deficits).saturating_sub(status.trash_chunks);
+    let mut chunks = format!("chunks   {whole} with all copies");
+    for count in &status.lacking {
+        let lost = if count.present == 0 { " (not readable now)" } else { "" };
+        chunks += &format!("; {} with {} of {}{lost}", count.chunks, count.present, count.wanted);
+    }
+    if status.lacking_partial {
+        chunks += &format!("; {} lack copies in all", status.deficits);
+    }
+    let up = status.nodes.iter().filter(|node| node.is_alive).count();
+    let (used, capacity) =
+        status.nodes.iter().fold((0, 0), |(used, all), node| (used + node.used, all + node.capacity));
     format!(
-        "cluster  {}\nleader   {leader} (term {})\nfiles    {}, chunks {}, {deficit}\nuploads  {} open; {} chunks in trash, {} purges pending\n\n{}\n\n{}",
+        "cluster  {}\nleader   {leader} (term {})\nfiles    {}\n{chunks}\nspace    {} of {} used ({}) on {up} of {} nodes up\npurge    {} chunks, {} a copy, wait in trash; {} deletes on their way\nuploads  {} open\n\n{}\n\n{}",
         format::id(&status.cluster_id),
         status.term,
         status.files,
-        status.chunks,
-        status.uploads,
+        format::size(used),
+        format::size(capacity),
+        format::percent(used, capacity),
+        status.nodes.len(),
         status.trash_chunks,
+        format::size(status.trash_bytes),
         status.pending_purges,
+        status.uploads,
         members(&status.members),
         node::table(&status.nodes),
     )

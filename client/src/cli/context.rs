@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{CliError, Output};
+use super::{CliError, Output, contexts};
+use crate::config::contexts_file;
+use crate::contexts::Contexts;
 use crate::{Client, Config};
 
 /// Cheap to clone.
@@ -11,19 +13,25 @@ use crate::{Client, Config};
 pub struct Context {
     pub output: Output,
     config: Option<PathBuf>,
+    name: Option<String>,
     on_interrupt: Arc<Mutex<Option<String>>>,
 }
 
 impl Context {
-    pub fn new(config: Option<PathBuf>, output: Output) -> Self {
-        Self { output, config, on_interrupt: Arc::default() }
+    /// `name`: of a cluster that `dfsctl context` knows.
+    pub fn new(config: Option<PathBuf>, name: Option<String>, output: Output) -> Self {
+        Self { output, config, name, on_interrupt: Arc::default() }
     }
 
     /// The configuration file in use.
     pub fn config_file(&self) -> Result<PathBuf, CliError> {
-        match &self.config {
-            Some(path) => Ok(path.clone()),
-            None => Ok(Config::find()?),
+        match (&self.config, &self.name) {
+            (Some(path), _) => Ok(path.clone()),
+            (None, Some(name)) => {
+                let file = contexts_file().unwrap_or_default();
+                contexts::find(&Contexts::load(&file)?, name)
+            }
+            (None, None) => Ok(Config::find()?),
         }
     }
 

@@ -7,12 +7,15 @@ mod cat;
 mod chunk;
 mod cluster;
 mod context;
+mod contexts;
 mod cp;
 mod curl;
 mod error;
+mod examples;
 mod explain;
 mod files;
 mod format;
+mod fsck;
 mod get;
 mod ls;
 mod mv;
@@ -24,6 +27,7 @@ mod progress;
 mod put;
 mod rm;
 mod safe_write;
+mod shell;
 mod stat;
 mod user;
 
@@ -32,11 +36,11 @@ pub mod dev;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use context::Context;
 pub use error::{CliError, Exit};
-pub use output::{Format, Output};
+pub use output::{Colour, Format, Output};
 
 /// What is left running when a command ended gets this long.
 const LAST_WORK: std::time::Duration = std::time::Duration::from_millis(300);
@@ -62,6 +66,12 @@ struct Cli {
     /// The cluster: a dfsctl.toml [env: DFSCTL_CONFIG] [default: the dev cluster's]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The cluster, by a name that `dfsctl context` knows
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "config")]
+    context: Option<String>,
+    /// Colour in text: auto is on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    color: Colour,
     /// What to print
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
@@ -95,11 +105,20 @@ enum Command {
     Pki(pki::PkiArgs),
     Explain(explain::ExplainArgs),
     Dev(dev::DevArgs),
+    Context(contexts::ContextArgs),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
+}
+
+/// The whole command line, with its examples.
+fn command() -> clap::Command {
+    examples::with_examples(Cli::command())
 }
 
 /// Runs dfsctl with the process's arguments.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are answers, not errors; nothing more can be done if printing fails.
@@ -109,7 +128,8 @@ pub fn main() -> ExitCode {
         }
     };
     init_logging(&cli.log_level);
-    let context = Context::new(cli.config, Output::new(cli.output, cli.quiet));
+    format::use_colour(cli.color.wanted());
+    let context = Context::new(cli.config, cli.context, Output::new(cli.output, cli.quiet));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -158,6 +178,9 @@ async fn run(command: Command, context: Context) -> Result<(), CliError> {
         Command::Pki(args) => pki::run(args, &context).await,
         Command::Explain(args) => explain::run(args, &context),
         Command::Dev(args) => dev::run(args, context.output).await,
+        Command::Context(args) => contexts::run(args, &context).await,
+        Command::Completions(args) => shell::completions(&args, &context),
+        Command::Man(args) => shell::man(&args, &context),
     }
 }
 
@@ -185,11 +208,10 @@ fn init_logging(level: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -51,7 +51,8 @@ pub(crate) async fn run(args: NodeArgs, context: &Context) -> Result<(), CliErro
 
 /// One line a node.
 pub(crate) fn table(nodes: &[v1::NodeInfo]) -> String {
-    let header = ["NODE", "STATE", "ADDRESS", "DOMAIN", "USED", "CAPACITY", "CHUNKS"].map(str::to_owned);
+    let header =
+        ["NODE", "STATE", "ADDRESS", "DOMAIN", "USED", "CAPACITY", "FILL", "CHUNKS"].map(str::to_owned);
     let row = |node: &v1::NodeInfo| {
         [
             node.node_id.clone(),
@@ -60,6 +61,7 @@ pub(crate) fn table(nodes: &[v1::NodeInfo]) -> String {
             node.domain.clone(),
             format::size(node.used),
             format::size(node.capacity),
+            format::percent(node.used, node.capacity),
             node.chunks.to_string(),
         ]
     };

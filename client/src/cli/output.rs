@@ -14,6 +14,28 @@ pub enum Format {
     Json,
 }
 
+/// When text is coloured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum Colour {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+impl Colour {
+    /// Whether to colour what goes to standard output: no-color.org, and terminals that cannot.
+    pub(crate) fn wanted(self) -> bool {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        match self {
+            Colour::Always => true,
+            Colour::Never => false,
+            Colour::Auto => std::io::stdout().is_terminal() && !set("NO_COLOR") && !dumb,
+        }
+    }
+}
+
 /// Where a command's answer goes. Cheap to copy.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Output {

@@ -37,6 +37,17 @@ pub fn deficits_page(
         .collect()
 }
 
+/// Chunks under target, by copies present and wanted, among the first `limit` deficits; those with the
+/// fewest copies come first.
+pub fn deficits_by_copies(kv: &dyn KvRead, limit: usize) -> Result<Vec<v1::CopiesCount>, DfsError> {
+    let mut counts = std::collections::BTreeMap::<(u32, u32), u64>::new();
+    for deficit in deficits_page(kv, None, limit)? {
+        *counts.entry((deficit.chunk.present, deficit.chunk.wanted)).or_default() += 1;
+    }
+    let count = |((present, wanted), chunks)| v1::CopiesCount { present, wanted, chunks };
+    Ok(counts.into_iter().map(count).collect())
+}
+
 /// Chunks that have been in trash since cluster time `before_ms` or longer, oldest first: for
 /// PurgeChunks.
 pub fn trash_due(kv: &dyn KvRead, before_ms: u64, limit: usize) -> Result<Vec<v1::TrashedChunk>, DfsError> {

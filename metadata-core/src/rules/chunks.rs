@@ -106,12 +106,14 @@ pub(crate) fn settle(
     if old.trash_since != 0 && !in_trash {
         ctx.delete::<Trash>(&(old.trash_since, key));
         lower(&mut ctx.count().trash_chunks, 1);
+        lower(&mut ctx.count().trash_bytes, old.sealed_length);
         row.trash_since = 0;
     } else if old.trash_since == 0 && in_trash {
         row.trash_since = ctx.position;
         let cluster_ms = ctx.clock.cluster_ms;
         ctx.put::<Trash>(&(row.trash_since, key), &v1::TrashRow { cluster_ms });
         ctx.count().trash_chunks += 1;
+        ctx.count().trash_bytes += row.sealed_length;
     }
 
     let (copies, _) = counting(ctx, &row)?;

@@ -1,7 +1,7 @@
 //! The cluster as a whole: status, and members of the metadata service.
 
 use dfs_proto::v1;
-use dfs_types::limits::MAX_ADDRESS_BYTES;
+use dfs_types::limits::{MAX_ADDRESS_BYTES, MAX_DEFICITS_LOOKED_AT};
 use dfs_types::{DfsError, ErrorCode, NodeId};
 use metadata_core::query;
 
@@ -48,6 +48,9 @@ impl Session {
             uploads: counters.uploads,
             trash_chunks: counters.trash_chunks,
             pending_purges: counters.pending_purges,
+            trash_bytes: counters.trash_bytes,
+            lacking: query::deficits_by_copies(&view, MAX_DEFICITS_LOOKED_AT)?,
+            lacking_partial: counters.deficits > MAX_DEFICITS_LOOKED_AT as u64,
         })
     }
 

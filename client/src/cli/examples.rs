@@ -1,0 +1,86 @@
+//! Examples for commands so small that their own file has no place for them. Every command has one: the
+//! test below looks.
+
+use clap::Command;
+
+const EXAMPLES: &[(&[&str], &str)] = &[
+    (
+        &["bucket", "create"],
+        "dfsctl bucket create photos\n  dfsctl bucket create scratch --copies 1 --keep 0",
+    ),
+    (&["bucket", "ls"], "dfsctl bucket ls\n  dfsctl bucket ls --output json | jq -r '.buckets[].name'"),
+    (&["bucket", "show"], "dfsctl bucket show photos"),
+    (&["bucket", "set"], "dfsctl bucket set photos --keep 7d\n  dfsctl bucket set photos --copies 2"),
+    (&["bucket", "rm"], "dfsctl bucket rm photos"),
+    (&["node", "ls"], "dfsctl node ls"),
+    (&["node", "show"], "dfsctl node show n1"),
+    (&["node", "drain"], "dfsctl node drain n1"),
+    (&["node", "resume"], "dfsctl node resume n1"),
+    (&["node", "remove"], "dfsctl node remove n1"),
+    (&["cluster", "status"], "dfsctl cluster status\n  dfsctl cluster status --output json | jq .deficits"),
+    (&["cluster", "members", "ls"], "dfsctl cluster members ls"),
+    (&["cluster", "members", "remove"], "dfsctl cluster members remove m4"),
+    (&["chunk", "locations"], "dfsctl chunk locations 5f7a...e1 --file dfs://photos/film.mkv"),
+    (&["user", "add"], "dfsctl user add ann\n  dfsctl user add backup --role readonly --key-file backup.key"),
+    (&["user", "ls"], "dfsctl user ls"),
+    (&["user", "whoami"], "dfsctl user whoami"),
+    (&["bench", "write"], "dfsctl bench write --size 1G --files 2"),
+    (&["bench", "read"], "dfsctl bench read --size 1G --files 2"),
+    (&["bench", "small-write"], "dfsctl bench small-write --count 20000 --parallel 16"),
+    (&["bench", "small-read"], "dfsctl bench small-read --count 20000 --parallel 16"),
+    (&["dev", "up"], "dfsctl dev up --detach\n  dfsctl dev up --data-dir ./c --metadata 3 --chunk-servers 5"),
+    (&["dev", "down"], "dfsctl dev down"),
+    (&["dev", "status"], "dfsctl dev status"),
+    (&["dev", "add"], "dfsctl dev add"),
+    (&["dev", "stop"], "dfsctl dev stop n1"),
+    (&["dev", "start"], "dfsctl dev start n1"),
+    (&["dev", "kill"], "dfsctl dev kill n1 m2"),
+    (&["context", "ls"], "dfsctl context ls"),
+    (&["context", "use"], "dfsctl context use prod"),
+    (&["context", "add"], "dfsctl context add prod ~/prod/dfsctl.toml"),
+    (&["context", "show"], "dfsctl context show          the cluster that commands are for now"),
+    (&["context", "rm"], "dfsctl context rm prod"),
+];
+
+/// The command with the examples that it has not got from its own file.
+pub(crate) fn with_examples(command: Command) -> Command {
+    EXAMPLES.iter().fold(command, |command, (path, text)| give(command, path, text))
+}
+
+fn give(command: Command, path: &[&str], text: &str) -> Command {
+    let Some((first, rest)) = path.split_first() else {
+        let own = command.get_after_help().is_some();
+        return if own { command } else { command.after_help(format!("Examples:\n  {text}")) };
+    };
+    match command.find_subcommand(first).is_some() {
+        true => command.mut_subcommand(*first, |inner| give(inner, rest, text)),
+        false => command,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaves(command: &Command, path: &str, without: &mut Vec<String>, seen: &mut usize) {
+        let path = format!("{path} {}", command.get_name());
+        let mut inner = command.get_subcommands().filter(|inner| inner.get_name() != "help").peekable();
+        if inner.peek().is_none() {
+            *seen += 1;
+            let help = command.get_after_help().or(command.get_after_long_help());
+            let shown = help.map(ToString::to_string).unwrap_or_default();
+            if !(shown.contains("Example") && shown.contains("dfsctl ")) {
+                without.push(path.clone());
+            }
+        }
+        inner.for_each(|inner| leaves(inner, &path, without, seen));
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        let (mut without, mut seen) = (Vec::new(), 0);
+        leaves(&super::super::command(), "", &mut without, &mut seen);
+        assert!(seen > 30, "{seen} commands");
+        assert!(without.is_empty(), "say how to use these, in cli/examples.rs: {without:#?}");
+    }
+}
