@@ -21,11 +21,11 @@ pub const COMMAND_LINE: Scenario = Scenario {
 
 /// A command line and the fields of its answer, sorted. Fields may be added, never renamed or taken away.
 const SHAPES: &[(&str, &str)] = &[
-    ("bucket create shapes", "bucket_id created_at keep_ms name owner policy realm"),
-    ("bucket show shapes", "bucket_id created_at keep_ms name owner policy realm"),
+    ("bucket create shapes", "bucket_id created_at keep_ms min_ack name owner realm target"),
+    ("bucket show shapes", "bucket_id created_at keep_ms min_ack name owner realm target"),
     ("bucket ls", "buckets"),
-    ("bucket set shapes --keep 1h", "bucket_id created_at keep_ms name owner policy realm"),
-    ("stat dfs://photos/a", "chunks content_type path size version"),
+    ("bucket set shapes --keep 1h", "bucket_id created_at keep_ms min_ack name owner realm target"),
+    ("stat dfs://photos/a", "chunks content_type file_id path policy size version worst_chunk"),
     ("cp dfs://photos/a dfs://photos/b", "path size version"),
     ("mv dfs://photos/b dfs://photos/c", "from path version"),
     ("ls dfs://photos/", "entries"),
