@@ -18,6 +18,7 @@ mod memory;
 mod openapi;
 mod partitions;
 mod object_store;
+mod partitions;
 mod paused;
 mod rest;
 mod rot;
