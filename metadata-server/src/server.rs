@@ -171,6 +171,7 @@ impl Server {
             let ended =
                 ended.unwrap_or_else(|error| Err(DfsError::new(ErrorCode::Internal, error.to_string())));
             if let Err(error) = ended {
+                self.operations.parts.consensus.give_up_first().await;
                 self.health.failed("stopped");
                 self.shutdown.trigger();
                 outcome = outcome.and(Err(error));

@@ -3,6 +3,8 @@
 
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, Options};
 
+use super::damage::Damage;
+
 /// How sorted tables and inline content are compressed on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Compression {
@@ -40,11 +42,12 @@ impl std::str::FromStr for Compression {
 pub struct StoreOptions {
     pub(super) compression: Compression,
     cache: Cache,
+    pub(crate) damage: Damage,
 }
 
 impl StoreOptions {
     pub fn new(compression: Compression, block_cache_bytes: usize) -> Self {
-        Self { compression, cache: Cache::new_lru_cache(block_cache_bytes) }
+        Self { compression, cache: Cache::new_lru_cache(block_cache_bytes), damage: Damage::default() }
     }
 }
 

@@ -15,6 +15,7 @@ use metadata_core::kv::{KvError, KvPair, KvRead, Space, WriteSet};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamily, DB, DBPinnableSlice, ReadOptions, Snapshot, WriteBatch, WriteOptions};
 
+use super::damage::Damage;
 use super::fronts::{Fronts, Moment};
 use super::options::{StoreOptions, state_families, state_options};
 
@@ -22,6 +23,7 @@ use super::options::{StoreOptions, state_families, state_options};
 pub struct StateDb {
     db: DB,
     fronts: Fronts,
+    damage: Damage,
     // Dropped after `db`: fields go in order.
     directory: Directory,
 }
@@ -43,10 +45,6 @@ impl Drop for Directory {
     }
 }
 
-fn failed(error: rocksdb::Error) -> KvError {
-    KvError::new(error.to_string())
-}
-
 fn family(space: Space) -> &'static str {
     match space {
         Space::State => "state",
@@ -57,19 +55,42 @@ fn family(space: Space) -> &'static str {
 impl StateDb {
     /// Opens the database in `path`; `create`: makes it if it is missing.
     pub fn open(path: &Path, options: &StoreOptions, create: bool) -> Result<Self, rocksdb::Error> {
-        Ok(Self::of(DB::open_cf_descriptors(&state_options(create), path, state_families(options))?, path))
+        let db = DB::open_cf_descriptors(&state_options(create), path, state_families(options))?;
+        Ok(Self::of(db, path, options.damage.clone()))
     }
 
-    /// Opens it without writing to the directory: for looking into a checkpoint.
+    /// Opens it without writing to the directory: for looking into a checkpoint, which may be another
+    /// member's, so what is damaged in it is only its reader's error.
     pub fn open_read_only(path: &Path, options: &StoreOptions) -> Result<Self, rocksdb::Error> {
         let db =
             DB::open_cf_descriptors_read_only(&state_options(false), path, state_families(options), false)?;
-        Ok(Self::of(db, path))
+        Ok(Self::of(db, path, Damage::default()))
     }
 
-    fn of(db: DB, path: &Path) -> Self {
+    fn of(db: DB, path: &Path, damage: Damage) -> Self {
         let directory = Directory { path: path.to_owned(), doomed: AtomicBool::new(false) };
-        Self { db, fronts: Fronts::default(), directory }
+        Self { db, fronts: Fronts::default(), damage, directory }
+    }
+
+    fn failed(&self, error: rocksdb::Error) -> KvError {
+        self.damage.note(&error);
+        KvError::new(error.to_string())
+    }
+
+    /// Reads every block and blob, whose checksums are compared on the way. Takes as long as reading
+    /// the files does, and leaves the cache alone.
+    pub fn verify(&self) -> Result<(), rocksdb::Error> {
+        for name in ["default", family(Space::State), family(Space::Inline)] {
+            let mut options = ReadOptions::default();
+            options.fill_cache(false);
+            let mut rows = self.db.raw_iterator_cf_opt(self.cf(name), options);
+            rows.seek_to_first();
+            while rows.valid() {
+                rows.next();
+            }
+            rows.status()?;
+        }
+        Ok(())
     }
 
     pub fn path(&self) -> &Path {
@@ -99,7 +120,7 @@ impl StateDb {
             batch.put(key, value);
         }
         let _writing = self.fronts.writing(writes);
-        self.db.write_opt(batch, &WriteOptions::default()).map_err(failed)
+        self.db.write_opt(batch, &WriteOptions::default()).map_err(|error| self.failed(error))
     }
 
     /// Scans what `rows` reads of a moment, from where its rows begin.
@@ -118,17 +139,19 @@ impl StateDb {
 
     /// One of Raft's own rows.
     pub fn row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
-        self.db.get(key).map_err(failed)
+        self.db.get(key).map_err(|error| self.failed(error))
     }
 
     /// Returns when everything committed so far would survive a power loss.
     pub fn make_durable(&self) -> Result<(), KvError> {
-        self.db.flush_wal(true).map_err(failed)
+        self.db.flush_wal(true).map_err(|error| self.failed(error))
     }
 
     /// A copy of this moment in `path`, which must not exist: hard links to immutable files.
     pub fn checkpoint(&self, path: &Path) -> Result<(), KvError> {
-        Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(path)).map_err(failed)
+        Checkpoint::new(&self.db)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(path))
+            .map_err(|error| self.failed(error))
     }
 }
 
@@ -146,7 +169,7 @@ fn collect(
     mut rows: rocksdb::DBRawIteratorWithThreadMode<'_, DB>,
     from: &[u8],
     limit: usize,
-) -> Result<Vec<KvPair>, KvError> {
+) -> Result<Vec<KvPair>, rocksdb::Error> {
     let mut out = Vec::with_capacity(limit.min(256));
     rows.seek(from);
     while out.len() < limit {
@@ -154,14 +177,15 @@ fn collect(
         out.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
         rows.next();
     }
-    rows.status().map_err(failed)?;
+    rows.status()?;
     Ok(out)
 }
 
 /// Reads of the newest state: for apply, the only writer.
 impl KvRead for StateDb {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        self.db.get_pinned_cf(self.cf(family(space)), key).map(to_bytes).map_err(failed)
+        let found = self.db.get_pinned_cf(self.cf(family(space)), key);
+        found.map(to_bytes).map_err(|error| self.failed(error))
     }
 
     fn scan(&self, space: Space, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<KvPair>, KvError> {
@@ -169,7 +193,8 @@ impl KvRead for StateDb {
             return Ok(Vec::new());
         }
         let rows = |from: &[u8]| {
-            collect(self.db.raw_iterator_cf_opt(self.cf(family(space)), bounded(to)), from, limit)
+            let rows = self.db.raw_iterator_cf_opt(self.cf(family(space)), bounded(to));
+            collect(rows, from, limit).map_err(|error| self.failed(error))
         };
         match space {
             Space::State => self.scan_at(&self.fronts.present(), from, to, rows),
@@ -205,7 +230,7 @@ impl StateView {
         // is dropped after it. The 'static borrow never leaves `Pinned`: methods give out copies.
         #[allow(unsafe_code)]
         let (snapshot, moment) = db.fronts.pinned(|| unsafe { (*database).snapshot() });
-        let position = position(&|key| snapshot.get(key).map_err(failed))?;
+        let position = position(&|key| snapshot.get(key).map_err(|error| db.failed(error)))?;
         Ok(Self { inner: Arc::new(Pinned { snapshot, db, moment, position }) })
     }
 
@@ -218,7 +243,8 @@ impl StateView {
 impl KvRead for StateView {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, KvError> {
         let inner = &*self.inner;
-        inner.snapshot.get_pinned_cf(inner.db.cf(family(space)), key).map(to_bytes).map_err(failed)
+        let found = inner.snapshot.get_pinned_cf(inner.db.cf(family(space)), key);
+        found.map(to_bytes).map_err(|error| inner.db.failed(error))
     }
 
     fn scan(&self, space: Space, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<KvPair>, KvError> {
@@ -228,7 +254,7 @@ impl KvRead for StateView {
         let inner = &*self.inner;
         let rows = |from: &[u8]| {
             let rows = inner.snapshot.raw_iterator_cf_opt(inner.db.cf(family(space)), bounded(to));
-            collect(rows, from, limit)
+            collect(rows, from, limit).map_err(|error| inner.db.failed(error))
         };
         match space {
             Space::State => inner.db.scan_at(&inner.moment, from, to, rows),

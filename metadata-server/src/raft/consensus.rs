@@ -13,13 +13,15 @@ use tonic::transport::Channel;
 use transport::ChannelPool;
 
 use super::api::{
-    Formation, ForwardHandler, Leadership, Member, MemberStatus, RaftMetricsSnapshot, RaftSettings,
-    SNAPSHOT_LOG_BYTES,
+    Formation, ForwardHandler, HELLO_TIMEOUT, Leadership, Member, MemberStatus, RaftMetricsSnapshot,
+    RaftSettings, SNAPSHOT_LOG_BYTES,
 };
+use super::damage;
 use super::elections::{self, Heard};
 use super::hello::Greeter;
 use super::log_store::LogStore;
 use super::machine::{Machine, MetadataMachine};
+use super::marks::{self, Conscience, Marks};
 use super::membership::Membership;
 use super::network::Network;
 use super::open::{OpenError, open};
@@ -104,7 +106,9 @@ impl Consensus {
         let raft_id = opened.identity.raft_id;
         let (state, log) = (opened.state, opened.log);
         let peers = Peers::new(pool);
-        let network = Network { peers: peers.clone() };
+        let options = opened.options;
+        let marks = Arc::new(Marks::open(settings.data_dir.clone()));
+        let network = Network { peers: peers.clone(), marks: Arc::clone(&marks), options: options.clone() };
         let state_machine = StateMachine::new(Arc::clone(&state));
         let raft = Raft::new(raft_id, config, network, log.clone(), state_machine)
             .await
@@ -112,20 +116,32 @@ impl Consensus {
         tracing::info!(raft_id, name = settings.name, "consensus started");
 
         let heard = Heard::default();
-        let greeter =
-            Greeter { peers: peers.clone(), name: settings.name.clone(), cluster: settings.cluster, raft_id };
+        let lost = watch::Sender::new(None);
+        let conscience = Conscience {
+            data_dir: settings.data_dir.clone(),
+            log: log.clone(),
+            progress: state.progress(),
+            lost: lost.clone(),
+        };
+        let greeter = Greeter {
+            peers: peers.clone(),
+            name: settings.name.clone(),
+            cluster: settings.cluster,
+            raft_id,
+            marks: Arc::clone(&marks),
+            conscience,
+        };
         let (proposer, writing) = Proposer::new(raft.clone());
         let (reader, reading) = Reader::new(raft.clone(), Arc::clone(&state));
         let membership = Arc::new(Membership::new(raft.clone(), greeter.clone(), settings.advertise.clone()));
         let (leads, leadership) = watch::channel(Leadership::default());
-        let lost = watch::Sender::new(None);
         let tasks = vec![
             tokio::spawn(writing).abort_handle(),
             tokio::spawn(reading).abort_handle(),
             tokio::spawn(elections::gate(
                 raft.clone(),
                 heard.clone(),
-                greeter,
+                greeter.clone(),
                 settings.heartbeat,
                 settings.election_min,
             ))
@@ -134,6 +150,15 @@ impl Consensus {
                 .abort_handle(),
             tokio::spawn(tidy(raft.clone(), log.clone(), Arc::clone(&state), peers.clone())).abort_handle(),
             tokio::spawn(stop_when_lost(raft.clone(), lost.subscribe())).abort_handle(),
+            tokio::spawn(damage::give_up(
+                options.damage.watch(),
+                raft.clone(),
+                greeter.clone(),
+                settings.data_dir.clone(),
+                lost.clone(),
+            ))
+            .abort_handle(),
+            tokio::spawn(marks::exchange(raft.clone(), greeter.clone(), marks)).abort_handle(),
         ];
         let local = Arc::new(Local {
             name: settings.name,
@@ -145,7 +170,9 @@ impl Consensus {
             log,
             state,
             heard,
+            greeter,
             lost,
+            damaged: options.damage.watch(),
             receiving: Semaphore::new(1),
         });
         let closed = tokio::sync::Mutex::new(opened.closed);
@@ -288,6 +315,21 @@ impl Consensus {
         }
     }
 
+    /// Whether this member found its own database damaged: it stops as soon as the others can do
+    /// without it.
+    pub fn is_damaged(&self) -> bool {
+        self.inner.local.damaged.borrow().is_some()
+    }
+
+    /// What ends this process may be damage, which the next start would meet again: waits a little until this
+    /// member has given itself up, if it is damaged and the others do without it.
+    pub async fn give_up_first(&self) {
+        if self.is_damaged() {
+            let mut lost = self.inner.local.lost.subscribe();
+            let _ = tokio::time::timeout(4 * HELLO_TIMEOUT, lost.wait_for(Option::is_some)).await;
+        }
+    }
+
     /// Resolves with the reason when the Raft core has stopped for good (a disk that fails, lost
     /// entries): the process should log it and end. After [`Self::shutdown`] it resolves too.
     pub async fn stopped(&self) -> String {
@@ -296,6 +338,7 @@ impl Consensus {
             Ok(metrics) => metrics.running_state.as_ref().err().map(|error| error.to_string()),
             Err(_) => None,
         };
+        self.give_up_first().await;
         let lost = self.inner.local.lost.borrow().clone();
         lost.or(reason).unwrap_or_else(|| "Raft stopped".to_owned())
     }

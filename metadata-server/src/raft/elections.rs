@@ -10,6 +10,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dfs_proto::v1;
 use futures::future::join_all;
 use openraft::ServerState;
 use tokio::time::{Instant, sleep};
@@ -56,19 +57,34 @@ pub async fn gate(raft: Raft, heard: Heard, greeter: Greeter, heartbeat: Duratio
 }
 
 async fn majority_agrees(metrics: &RaftMetrics, greeter: &Greeter) -> bool {
+    let mut agree = answering(metrics, greeter, |answer| answer.leader.is_empty()).await;
+    agree.push(metrics.id);
+    is_majority(metrics, &agree)
+}
+
+/// The other voters that answer Hello, under the raft id they are known by, in a way that counts.
+pub async fn answering(
+    metrics: &RaftMetrics,
+    greeter: &Greeter,
+    counts: impl Fn(&v1::HelloResponse) -> bool + Copy,
+) -> Vec<u64> {
     let membership = metrics.membership_config.membership();
     let asked = membership.voter_ids().filter(|id| *id != metrics.id).filter_map(|id| {
         let node = membership.get_node(&id)?.clone();
         Some(async move {
             let answer = greeter.hello(&node.name, &node.address).await.ok()?;
-            (answer.raft_id == id && answer.leader.is_empty()).then_some(id)
+            (answer.raft_id == id && counts(&answer)).then_some(id)
         })
     });
-    let agree: Vec<u64> = join_all(asked).await.into_iter().flatten().chain([metrics.id]).collect();
-    let configs = membership.get_joint_config();
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+/// Whether these are a majority of the voters, of each configuration if there are two.
+pub fn is_majority(metrics: &RaftMetrics, these: &[u64]) -> bool {
+    let configs = metrics.membership_config.membership().get_joint_config();
     !configs.is_empty()
         && configs.iter().all(|voters| {
-            let count = voters.iter().filter(|id| agree.contains(id)).count();
+            let count = voters.iter().filter(|id| these.contains(id)).count();
             count * 2 > voters.len()
         })
 }

@@ -1,10 +1,13 @@
 //! "Who are you": asked before a cluster is formed, before a member is added, and before elections.
 
+use std::sync::Arc;
+
 use dfs_proto::v1;
 use dfs_types::{ClusterId, DfsError, ErrorCode};
 use tonic::Request;
 
 use super::api::HELLO_TIMEOUT;
+use super::marks::{Conscience, Mark, Marks};
 use super::peers::Peers;
 
 #[derive(Clone)]
@@ -13,10 +16,13 @@ pub struct Greeter {
     pub name: String,
     pub cluster: ClusterId,
     pub raft_id: u64,
+    pub marks: Arc<Marks>,
+    pub conscience: Conscience,
 }
 
 impl Greeter {
-    /// Asks the member called `name` at `address`; its certificate must say so.
+    /// Asks the member called `name` at `address`; its certificate must say so. Remembers what it says
+    /// it has, and hears what it remembers of this one.
     pub async fn hello(&self, name: &str, address: &str) -> Result<v1::HelloResponse, DfsError> {
         let mut request = Request::new(v1::HelloRequest {
             name: self.name.clone(),
@@ -36,6 +42,12 @@ impl Greeter {
                 let answer = answer.into_inner();
                 if answer.name != name || answer.raft_id == 0 {
                     return Err(failed(format!("it calls itself {:?}", answer.name)));
+                }
+                if let Some(mark) = Mark::from_bytes(&answer.mark) {
+                    self.marks.learn(answer.raft_id, &mark);
+                }
+                if let Some(remembered) = Mark::from_bytes(&answer.remembered) {
+                    self.conscience.face(&remembered).map_err(failed)?;
                 }
                 Ok(answer)
             }

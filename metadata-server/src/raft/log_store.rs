@@ -20,7 +20,7 @@ use rocksdb::{ColumnFamily, DB, ReadOptions, WriteBatch, WriteOptions};
 
 use super::slots::Slots;
 use super::types::{Entry, LogId, StorageError, StorageIOError, TypeConfig, Vote, decode, encode};
-use crate::kv::{StoreOptions, log_options};
+use crate::kv::{Damage, StoreOptions, log_options};
 
 const IDENTITY: &[u8] = b"identity";
 const VOTE: &[u8] = b"vote";
@@ -47,6 +47,7 @@ pub struct LogStore {
 
 struct Log {
     db: DB,
+    damage: Damage,
     /// This member's, as the database has it.
     raft_id: Option<u64>,
     slots: Slots,
@@ -99,6 +100,7 @@ impl Cache {
 /// The raw log database before it is trusted.
 pub struct RawLog {
     db: DB,
+    damage: Damage,
 }
 
 /// Why the log cannot be opened.
@@ -114,14 +116,14 @@ impl RawLog {
     /// Makes an empty log that belongs to `raft_id`.
     pub fn create(path: &Path, options: &StoreOptions, raft_id: u64) -> Result<Self, LogError> {
         let (db, families) = log_options(options, true);
-        let raw = Self { db: DB::open_cf_descriptors(&db, path, families)? };
+        let raw = Self { db: DB::open_cf_descriptors(&db, path, families)?, damage: options.damage.clone() };
         raw.db.put_opt(IDENTITY, encode(&raft_id), &synced())?;
         Ok(raw)
     }
 
     pub fn open(path: &Path, options: &StoreOptions) -> Result<Self, LogError> {
         let (db, families) = log_options(options, false);
-        Ok(Self { db: DB::open_cf_descriptors(&db, path, families)? })
+        Ok(Self { db: DB::open_cf_descriptors(&db, path, families)?, damage: options.damage.clone() })
     }
 
     pub fn raft_id(&self) -> Result<Option<u64>, LogError> {
@@ -145,6 +147,20 @@ impl RawLog {
         };
         rows.status()?;
         Ok(Bounds { vote: self.row(VOTE)?, purged, last })
+    }
+
+    /// Reads every entry there is, so that a damaged one is found before the member takes part with it;
+    /// snapshots keep the log short.
+    pub fn verify(&self) -> Result<(), LogError> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut rows = self.db.raw_iterator_cf_opt(entries(&self.db), options);
+        rows.seek_to_first();
+        while let Some(value) = rows.value() {
+            read_entry(value).map_err(LogError::Damaged)?;
+            rows.next();
+        }
+        Ok(rows.status()?)
     }
 
     /// The first entry still there.
@@ -192,6 +208,7 @@ impl LogStore {
         let log = Log {
             raft_id,
             db: raw.db,
+            damage: raw.damage,
             slots,
             gate,
             bounds: Mutex::new(bounds),
@@ -232,6 +249,11 @@ impl LogStore {
 }
 
 impl Log {
+    fn failed(&self, error: rocksdb::Error) -> io::Error {
+        self.damage.note(&error);
+        io::Error::other(error)
+    }
+
     /// The range from memory, if its first entry is there; the cache has no holes and ends with the log.
     fn cached(&self, from: u64, to: u64, max_bytes: usize) -> Option<Vec<Entry>> {
         let cache = lock(&self.cache);
@@ -267,7 +289,7 @@ impl Log {
             out.push(entry);
             rows.next();
         }
-        rows.status().map_err(io::Error::other)?;
+        rows.status().map_err(|error| self.failed(error))?;
         Ok(out)
     }
 
@@ -293,7 +315,7 @@ impl Log {
                 reached.store(true, Ordering::Release);
             }
         }
-        self.db.write_opt(batch, &synced()).map_err(io::Error::other)?;
+        self.db.write_opt(batch, &synced()).map_err(|error| self.failed(error))?;
         self.appended.fetch_add(sizes.iter().sum::<usize>() as u64, Ordering::Relaxed);
         let mut cache = lock(&self.cache);
         for (entry, size) in new.into_iter().zip(sizes) {
@@ -305,7 +327,7 @@ impl Log {
     }
 
     fn save_vote(&self, vote: Vote) -> io::Result<()> {
-        self.db.put_opt(VOTE, encode(&vote), &synced()).map_err(io::Error::other)?;
+        self.db.put_opt(VOTE, encode(&vote), &synced()).map_err(|error| self.failed(error))?;
         self.slots.commit(|witness| witness.vote = Some(vote))?;
         lock(&self.bounds).vote = Some(vote);
         Ok(())
@@ -323,7 +345,7 @@ impl Log {
         let mut batch = WriteBatch::default();
         // The end of a range is exclusive; index u64::MAX does not occur.
         batch.delete_range_cf(entries(&self.db), since.to_be_bytes(), u64::MAX.to_be_bytes());
-        self.db.write_opt(batch, &synced()).map_err(io::Error::other)?;
+        self.db.write_opt(batch, &synced()).map_err(|error| self.failed(error))?;
         lock(&self.cache).forget_from(since);
         lock(&self.bounds).last = last;
         Ok(())
@@ -335,7 +357,7 @@ impl Log {
         let end = (upto.index + 1).to_be_bytes();
         batch.put(PURGED, encode(&upto));
         batch.delete_range_cf(entries(&self.db), 0u64.to_be_bytes(), end);
-        self.db.write_opt(batch, &synced()).map_err(io::Error::other)?;
+        self.db.write_opt(batch, &synced()).map_err(|error| self.failed(error))?;
         // Whole tables go at once; what is left of the range goes with compaction.
         if let Err(error) = self.db.delete_file_in_range_cf(entries(&self.db), 0u64.to_be_bytes(), end) {
             tracing::warn!(%error, "purged log files stay until compaction");

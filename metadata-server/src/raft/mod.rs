@@ -10,12 +10,14 @@
 
 mod api;
 mod consensus;
+mod damage;
 mod elections;
 mod files;
 mod hello;
 mod identity;
 mod log_store;
 mod machine;
+mod marks;
 mod membership;
 mod network;
 mod open;

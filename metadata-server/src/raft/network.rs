@@ -20,12 +20,16 @@ use openraft::{OptionalSend, Snapshot};
 use serde::{Deserialize, Serialize};
 use tonic::Request;
 
+use super::marks::{Mark, Marks};
 use super::peers::{Peer, Peers};
+use super::snapshot::SnapshotHandle;
 use super::snapshot_transfer;
 use super::types::{
     AppendRequest, AppendResponse, LogId, Node, SnapshotResponse, TypeConfig, Vote, VoteRequest,
     VoteResponse, decode, encode,
 };
+
+use crate::kv::{StateDb, StoreOptions};
 
 /// Between attempts to reach a peer that cannot be reached.
 const BACKOFF: Duration = Duration::from_millis(200);
@@ -36,6 +40,13 @@ pub struct Append {
     /// What the target acknowledged to this leader before.
     pub acknowledged: Option<LogId>,
     pub request: AppendRequest,
+}
+
+/// A request for a vote, with what the candidate remembers of the voter.
+#[derive(Serialize, Deserialize)]
+pub struct AskVote {
+    pub remembered: Option<Mark>,
+    pub request: VoteRequest,
 }
 
 /// A peer that cannot be used now.
@@ -58,19 +69,25 @@ fn unreachable(error: Failed) -> CallError {
 #[derive(Clone)]
 pub struct Network {
     pub peers: Peers,
+    pub marks: Arc<Marks>,
+    /// To look through a snapshot before it is sent.
+    pub options: StoreOptions,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Client;
 
     async fn new_client(&mut self, target: u64, node: &Node) -> Client {
-        Client { peers: self.peers.clone(), peer: self.peers.peer(target), target, node: node.clone() }
+        let (peers, options, marks) = (self.peers.clone(), self.options.clone(), Arc::clone(&self.marks));
+        Client { peers, marks, options, peer: self.peers.peer(target), target, node: node.clone() }
     }
 }
 
 /// Calls to one raft id.
 pub struct Client {
     peers: Peers,
+    marks: Arc<Marks>,
+    options: StoreOptions,
     peer: Arc<Peer>,
     target: u64,
     node: Node,
@@ -121,11 +138,23 @@ impl Client {
 
     async fn ask_vote(&self, request: VoteRequest, deadline: Duration) -> Result<VoteResponse, Failed> {
         self.usable()?;
-        let message = self.message(encode(&request), deadline);
+        let ask = AskVote { remembered: self.marks.of(self.target), request };
+        let message = self.message(encode(&ask), deadline);
         let mut client = self.peers.client(&self.node.name, &self.node.address).map_err(Failed::new)?;
         let answer = client.vote(message).await.map_err(Failed::new)?.into_inner();
         decode(&answer.payload).map_err(Failed::new)
     }
+}
+
+/// Whether every checksum in a snapshot of this member's state is right: what rotted here must not become
+/// another member's only state.
+async fn verify(snapshot: &SnapshotHandle, options: &StoreOptions) -> Result<(), Failed> {
+    let (snapshot, options) = (snapshot.clone(), options.clone());
+    let looked = move || {
+        let read = StateDb::open_read_only(snapshot.path(), &options).and_then(|db| db.verify());
+        read.inspect_err(|error| options.damage.note(error))
+    };
+    tokio::task::spawn_blocking(looked).await.map_err(Failed::new)?.map_err(Failed::new)
 }
 
 impl RaftNetwork<TypeConfig> for Client {
@@ -159,6 +188,7 @@ impl RaftNetwork<TypeConfig> for Client {
     ) -> Result<SnapshotResponse, StreamingError<TypeConfig, Fatal<u64>>> {
         let send = async {
             self.usable()?;
+            verify(&snapshot.snapshot, &self.options).await?;
             let client = self.peers.client(&self.node.name, &self.node.address).map_err(Failed::new)?;
             snapshot_transfer::send(client, self.target, vote, &snapshot).await
         };

@@ -32,6 +32,8 @@ pub struct Opened {
     pub identity: Identity,
     pub log: LogStore,
     pub state: Arc<StateStore>,
+    /// What both databases share.
+    pub options: StoreOptions,
     /// Yields None when both databases are closed and the directory is free.
     pub closed: mpsc::Receiver<()>,
 }
@@ -101,7 +103,7 @@ pub fn open(settings: &RaftSettings, machine: Arc<dyn Machine>) -> Result<Opened
     let (lock, closed) =
         DirectoryLock::take(dir).map_err(failed)?.ok_or_else(|| OpenError::InUse(dir.to_owned()))?;
     let lock = Arc::new(lock);
-    let options = StoreOptions::new(settings.compression, settings.block_cache_bytes);
+    let mut options = StoreOptions::new(settings.compression, settings.block_cache_bytes);
     let fresh = !PARTS.iter().any(|part| dir.join(part).exists());
     let found = match Identity::read(dir) {
         Ok(Some(identity)) => {
@@ -133,6 +135,8 @@ pub fn open(settings: &RaftSettings, machine: Arc<dyn Machine>) -> Result<Opened
                  be added again"
             );
             set_aside(dir).map_err(failed)?;
+            // What was found in the old databases is not said of the new ones.
+            options = StoreOptions::new(settings.compression, settings.block_cache_bytes);
             None
         }
     };
@@ -142,7 +146,7 @@ pub fn open(settings: &RaftSettings, machine: Arc<dyn Machine>) -> Result<Opened
             Trouble::Lost(why) | Trouble::Refuse(why) => OpenError::Refused(dir.to_owned(), why),
         })?,
     };
-    Ok(Opened { identity, log, state, closed })
+    Ok(Opened { identity, log, state, options, closed })
 }
 
 type Parts = (LogStore, Arc<StateStore>);
@@ -189,6 +193,7 @@ fn open_parts(
     if raw.raft_id()? != Some(identity.raft_id) || witness.raft_id != identity.raft_id {
         return lost("the log, its witness and the identity file do not belong together".into());
     }
+    raw.verify()?;
     let bounds = raw.bounds()?;
     if witness.vote.is_some_and(|vote| bounds.vote.is_none_or(|kept| kept < vote)) {
         return lost(format!("the log forgot the vote {:?}: it has {:?}", witness.vote, bounds.vote));

@@ -19,12 +19,14 @@ use transport::{Identity, Role, require_peer};
 
 use super::api::ForwardHandler;
 use super::elections::{Heard, leader_is_well};
+use super::hello::Greeter;
 use super::log_store::LogStore;
-use super::network::Append;
+use super::marks::Mark;
+use super::network::{Append, AskVote};
 use super::open::mark_lost;
 use super::snapshot_transfer;
 use super::state_store::StateStore;
-use super::types::{AppendResponse, Raft, VoteRequest, decode, encode};
+use super::types::{AppendResponse, Raft, decode, encode};
 
 /// What the service needs of this member.
 pub struct Local {
@@ -37,8 +39,11 @@ pub struct Local {
     pub log: LogStore,
     pub state: Arc<StateStore>,
     pub heard: Heard,
+    pub greeter: Greeter,
     /// Why this member must end, once it knows.
     pub lost: watch::Sender<Option<String>>,
+    /// What is damaged in its databases, once that was seen.
+    pub damaged: watch::Receiver<Option<String>>,
     /// One snapshot is received at a time.
     pub receiving: Semaphore,
 }
@@ -130,8 +135,11 @@ impl RaftRpc for RaftService {
     }
 
     async fn vote(&self, request: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
-        let vote: VoteRequest = self.local.take(request)?;
-        let response = self.local.raft.vote(vote).await.map_err(stopped)?;
+        let ask: AskVote = self.local.take(request)?;
+        if let Some(remembered) = ask.remembered {
+            self.local.greeter.conscience.face(&remembered).map_err(Status::data_loss)?;
+        }
+        let response = self.local.raft.vote(ask.request).await.map_err(stopped)?;
         Ok(answer(self.local.raft_id, &response))
     }
 
@@ -177,6 +185,7 @@ impl RaftRpc for RaftService {
 
     async fn hello(&self, request: Request<v1::HelloRequest>) -> Result<Response<v1::HelloResponse>, Status> {
         member(&request)?;
+        let caller = request.get_ref().raft_id;
         let local = &self.local;
         let metrics = local.raft.metrics().borrow().clone();
         let leader = match leader_is_well(&metrics, &local.heard, local.election_min) {
@@ -194,6 +203,8 @@ impl RaftRpc for RaftService {
             cluster_id: if local.is_blank() { Default::default() } else { local.cluster.to_vec().into() },
             leader,
             last_log_index: local.log.bounds().last.map_or(0, |last| last.index),
+            mark: local.greeter.conscience.mark().to_bytes().into(),
+            remembered: local.greeter.marks.of(caller).map_or_else(Vec::new, Mark::to_bytes).into(),
         }))
     }
 }

@@ -96,7 +96,7 @@ impl Operations {
         let mut passed_on = false;
         loop {
             let answer = if self.leads() {
-                self.execute(call, request.clone()).await
+                self.execute(call, request.clone()).await.map_err(|error| self.hand_over(error))
             } else if let Some(leader) = self.other_leader() {
                 let payload = encoded.get_or_insert_with(|| request.encode_to_vec().into()).clone();
                 match self.hop(call, R::METHOD.as_str(), payload, &leader).await {
@@ -124,6 +124,21 @@ impl Operations {
                 answer => return answer,
             }
         }
+    }
+
+    /// A leader whose own database is damaged gives itself up, and the next one has what it could not
+    /// read: the caller waits for that instead of getting the error.
+    fn hand_over(&self, error: DfsError) -> DfsError {
+        if error.code != ErrorCode::Io || !self.parts.consensus.is_damaged() {
+            return error;
+        }
+        DfsError::new(
+            ErrorCode::Unavailable,
+            format!(
+                "the database of {} is damaged, and another server takes over: {}",
+                self.parts.name, error.message
+            ),
+        )
     }
 
     fn other_leader(&self) -> Option<Member> {
