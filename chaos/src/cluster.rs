@@ -203,6 +203,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// Ends a process as an assertion that fails in it would.
+    pub fn abort(&self, id: &str) -> Result<()> {
+        signal(&self.process(id)?, Signal::ABORT)
+    }
+
     pub fn pause(&self, id: &str) -> Result<()> {
         signal(&self.process(id)?, Signal::STOP)
     }
@@ -224,9 +229,50 @@ impl Cluster {
 
     /// Starts a process without waiting until it is ready: for one that may never be.
     pub fn begin_start(&self, id: &str) -> Result<Starting> {
-        let mut command = self.command(["dev", "start", id, "--data-dir"]);
-        command.arg(self.data_dir()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.begin_start_all(&[id.to_owned()])
+    }
+
+    /// The same for several.
+    pub fn begin_start_all(&self, ids: &[String]) -> Result<Starting> {
+        let mut command = self.dev_command("start", ids);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Starting(command.spawn()?.into()))
+    }
+
+    fn dev_command(&self, what: &str, ids: &[String]) -> Command {
+        let mut command = self.command(["dev", what, "--data-dir"]);
+        command.arg(self.data_dir()).args(ids);
+        command
+    }
+
+    /// Starts several at once.
+    pub fn start_all(&self, ids: &[String]) -> Result<()> {
+        self.start_with(ids, &[])
+    }
+
+    /// Starts several at once with more in their environment.
+    pub fn start_with(&self, ids: &[String], environment: &[(String, String)]) -> Result<()> {
+        let mut command = self.dev_command("start", ids);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        checked(&format!("dev start {ids:?}"), timed(&mut command)?).map(drop)
+    }
+
+    /// Ends several in good order.
+    pub fn stop_all(&self, ids: &[String]) -> Result<()> {
+        checked(&format!("dev stop {ids:?}"), timed(&mut self.dev_command("stop", ids))?).map(drop)
+    }
+
+    /// `kill -9` of several at once, which are gone when this returns.
+    pub fn kill_these(&self, ids: &[String]) -> Result<()> {
+        for id in ids {
+            self.kill(id)?;
+        }
+        checked(&format!("dev kill {ids:?}"), timed(&mut self.dev_command("kill", ids))?).map(drop)
+    }
+
+    /// The names of all servers of a role.
+    pub fn names(&self, role: &str) -> Result<Vec<String>> {
+        Ok(self.role(role)?.into_iter().map(|process| process.id).collect())
     }
 
     /// What `dev status` says of a process now.

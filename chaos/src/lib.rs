@@ -7,10 +7,12 @@
 //! Only processes that the scenario's own cluster started are ever signalled, by pid, after the
 //! pid was checked against the start time that was recorded with it.
 
+pub mod book;
 pub mod census;
 pub mod cluster;
 pub mod content;
 pub mod disks;
+pub mod faults;
 pub mod history;
 pub mod load;
 pub mod net;

@@ -47,6 +47,12 @@ scenarios! {
     spare_takes_over = "spare-takes-over";
     wiped_member = "wiped-member";
     cut_log = "cut-log";
+    flipped_metadata = "flipped-metadata";
+    rolled_back_member = "rolled-back-member";
+    power_loss = "power-loss";
+    fsync_fails = "fsync-fails";
+    crash_at_each_sync = "crash-at-each-sync";
+    clock_jumps = "clock-jumps";
     late_delete_tickets = "late-delete-tickets";
     bounded_memory = "bounded-memory";
     five_voters = "five-voters";

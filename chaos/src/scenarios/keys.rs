@@ -11,11 +11,14 @@ use metadata_core::query;
 use metadata_core::rows::buckets::Buckets;
 use metadata_core::rows::nodes::Nodes;
 use metadata_core::rows::principals::Principals;
+use metadata_core::rows::uploads::Uploads;
 use metadata_core::rows::versions::Versions;
 use metadata_core::rows::{self, Pair, Row};
 use metadata_server::keyring::Keyring;
 use metadata_server::kv::{Compression, StateDb, StoreOptions};
 
+/// How the secret of an upload that shares with nobody is called.
+pub const OWN_REALM: &str = "the own realm's secret";
 const MOST_ROWS: usize = 10_000;
 
 /// One key as it is stored, and its raw bytes, which must be stored nowhere.
@@ -69,6 +72,24 @@ pub fn stored_keys(data_dir: &Path, master_key_file: &Path) -> Result<Vec<Stored
         let kek = keyring.bucket_kek(&bound.bucket, bucket.kek_generation, &bucket.wrapped_kek)?;
         let raw = keyring.version_key(&kek, &bound, &row.wrapped_version_key)?;
         add(format!("the key of a version of {file}"), &row.wrapped_version_key, raw);
+    }
+    for (id, row) in all::<Uploads>(&db)? {
+        if row.wrapped_version_key.is_empty() {
+            continue;
+        }
+        let bound = chunk_format::keys::VersionBinding {
+            bucket: BucketId::from_slice(&row.bucket_id)?,
+            file: FileId::from_slice(&row.file_id)?,
+            upload: id,
+        };
+        let bucket = query::bucket_by_id(&db, bound.bucket)?.context("the bucket of an upload")?;
+        let kek = keyring.bucket_kek(&bound.bucket, bucket.kek_generation, &bucket.wrapped_kek)?;
+        let raw = keyring.version_key(&kek, &bound, &row.wrapped_version_key)?;
+        add(format!("the key of upload {id}"), &row.wrapped_version_key, raw);
+        if !row.wrapped_realm_secret.is_empty() {
+            let raw = keyring.upload_secret(&id, &row.wrapped_realm_secret)?;
+            add(format!("{OWN_REALM} of upload {id}"), &row.wrapped_realm_secret, raw);
+        }
     }
     Ok(keys)
 }

@@ -24,18 +24,18 @@ pub const CUT_LOG: Scenario = Scenario {
     run: cut_log,
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One row of `cluster members ls`.
-#[derive(Debug)]
-struct Member {
-    name: String,
-    raft_id: String,
-    votes: bool,
-    reachable: bool,
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Member {
+    pub name: String,
+    pub raft_id: String,
+    pub votes: bool,
+    pub reachable: bool,
 }
 
-fn members(cluster: &Cluster) -> Result<Vec<Member>> {
+pub(super) fn members(cluster: &Cluster) -> Result<Vec<Member>> {
     let answer = cluster.json(["cluster", "members", "ls"])?;
     let rows = answer["members"].as_array().context("members")?;
     let text = |value: &serde_json::Value| value.as_str().unwrap_or("").to_owned();
@@ -50,20 +50,20 @@ fn members(cluster: &Cluster) -> Result<Vec<Member>> {
         .collect())
 }
 
-fn raft_id(cluster: &Cluster, name: &str) -> Result<String> {
+pub(super) fn raft_id(cluster: &Cluster, name: &str) -> Result<String> {
     let all = members(cluster)?;
     let member = all.iter().find(|m| m.name == name).with_context(|| format!("no {name} in {all:?}"))?;
     Ok(member.raft_id.clone())
 }
 
 /// The leader for an even seed, a follower for an odd one.
-fn victim(cluster: &Cluster, seed: u64) -> Result<String> {
+pub(super) fn victim(cluster: &Cluster, seed: u64) -> Result<String> {
     let leader = cluster.leader()?;
     if seed.is_multiple_of(2) { Ok(leader) } else { other_member(cluster, &leader, seed) }
 }
 
 /// One of the metadata servers besides `name`.
-fn other_member(cluster: &Cluster, name: &str, seed: u64) -> Result<String> {
+pub(super) fn other_member(cluster: &Cluster, name: &str, seed: u64) -> Result<String> {
     let others: Vec<String> =
         cluster.role("metadata-server")?.into_iter().map(|p| p.id).filter(|id| id != name).collect();
     let place = content::number(seed, "other member", others.len() as u64) as usize;
@@ -71,7 +71,7 @@ fn other_member(cluster: &Cluster, name: &str, seed: u64) -> Result<String> {
 }
 
 /// It runs, and waits to be added.
-fn until_blank(cluster: &Cluster, name: &str) -> Result<()> {
+pub(super) fn until_blank(cluster: &Cluster, name: &str) -> Result<()> {
     until(&format!("{name} waiting to be added"), PATIENCE, || match cluster.health(name)? {
         Health::NotReady(why) if why.contains("waiting for a cluster") => Ok(()),
         other => bail!("{other:?}"),
@@ -80,7 +80,7 @@ fn until_blank(cluster: &Cluster, name: &str) -> Result<()> {
 }
 
 /// Nobody answers under the member's name and old raft id, and no other row of that name is there.
-fn ensure_out(cluster: &Cluster, name: &str, old: &str) -> Result<()> {
+pub(super) fn ensure_out(cluster: &Cluster, name: &str, old: &str) -> Result<()> {
     let all = members(cluster)?;
     let rows: Vec<&Member> = all.iter().filter(|m| m.name == name).collect();
     ensure!(
@@ -102,8 +102,8 @@ fn ensure_no_vote(cluster: &Cluster, blank: &str, seed: u64) -> Result<()> {
     cluster.start_process(&other)
 }
 
-/// The one command of the documentation; then the member has a new raft id, and its vote is needed.
-fn bring_back(cluster: &Cluster, name: &str, old: &str, ledger: &mut Ledger<'_>, seed: u64) -> Result<()> {
+/// The one command of the documentation; then the member has a new raft id.
+pub(super) fn bring_back(cluster: &Cluster, name: &str, old: &str) -> Result<()> {
     cluster.dfsctl(["cluster", "members", "add", name]).with_context(|| cluster.log_tails(12))?;
     let all = members(cluster)?;
     ensure!(
@@ -112,11 +112,11 @@ fn bring_back(cluster: &Cluster, name: &str, old: &str, ledger: &mut Ledger<'_>,
             && all.iter().any(|m| m.name == name && m.raft_id != old),
         "{name} (it was {old}) is not back: {all:?}"
     );
-    ensure_votes(cluster, name, ledger, seed)
+    Ok(())
 }
 
 /// Without one of the others, the cluster needs this member's vote, and its copy of the log.
-fn ensure_votes(cluster: &Cluster, name: &str, ledger: &mut Ledger<'_>, seed: u64) -> Result<()> {
+pub(super) fn ensure_votes(cluster: &Cluster, name: &str, ledger: &mut Ledger<'_>, seed: u64) -> Result<()> {
     let other = other_member(cluster, name, seed.wrapping_add(1))?;
     cluster.kill_and_wait(&other)?;
     ledger.put_some(&format!("without {other}")).with_context(|| cluster.log_tails(12))?;
@@ -140,7 +140,8 @@ fn wiped_member(context: &Context) -> Result<()> {
     ensure_out(&cluster, &victim, &old)?;
     ensure_no_vote(&cluster, &victim, context.seed)?;
     ledger.put_some("with a majority again")?;
-    bring_back(&cluster, &victim, &old, &mut ledger, context.seed)
+    bring_back(&cluster, &victim, &old)?;
+    ensure_votes(&cluster, &victim, &mut ledger, context.seed)
 }
 
 /// The log alone goes back: the witness beside it tells, at the start, and the raft id is given up.
@@ -182,17 +183,18 @@ fn cut_log(context: &Context) -> Result<()> {
             Outcome::Blank => {
                 ensure_out(&cluster, &victim, &old)?;
                 ensure_no_vote(&cluster, &victim, seed)?;
-                bring_back(&cluster, &victim, &old, &mut ledger, seed)?;
+                bring_back(&cluster, &victim, &old)?;
             }
-            Outcome::CaughtUp => ensure_votes(&cluster, &victim, &mut ledger, seed)?,
+            Outcome::CaughtUp => {}
         }
+        ensure_votes(&cluster, &victim, &mut ledger, seed)?;
     }
     Ok(())
 }
 
 /// What becomes of a member whose log went back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Outcome {
+pub(super) enum Outcome {
     /// It gave up its raft id and waits to be added.
     Blank,
     /// It took what it had lost from the leader.
@@ -220,7 +222,7 @@ fn start_forgetful(cluster: &Cluster, name: &str) -> Result<(Outcome, Starting)>
     Ok((Outcome::Blank, second))
 }
 
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     for file in files_below(from)? {
         let target = to.join(file.strip_prefix(from)?);
         std::fs::create_dir_all(target.parent().context("a file has a folder")?)?;

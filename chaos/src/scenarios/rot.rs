@@ -36,7 +36,8 @@ fn regions(record: &DataRecord, seed: u64) -> Vec<(&'static str, u64)> {
     ]
 }
 
-fn flip(path: &Path, offset: u64) -> Result<()> {
+/// Changes one bit of a file, durably.
+pub(super) fn flip(path: &Path, offset: u64) -> Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let mut byte = [0u8];
     file.read_exact_at(&mut byte, offset)?;
