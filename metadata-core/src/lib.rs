@@ -5,11 +5,12 @@
 //! - [`apply`]: log entries to write sets; [`ops`] has one file per command, [`rules`] what they share
 //! - [`query`]: read-only answers over any view of the state
 //! - [`rights`]: which operation needs which right
-//! - [`placement`], [`repair`]: planners, pure functions of state to bounded lists
+//! - [`placement`], [`repair`], [`inventory`]: planners, pure functions of state to bounded lists
 //! - [`invariants`]: what must hold after every entry, as a checker
 
 pub mod apply;
 pub mod invariants;
+pub mod inventory;
 pub mod kv;
 pub mod kv_suite;
 #[cfg(test)]

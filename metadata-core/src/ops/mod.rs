@@ -17,6 +17,7 @@ mod entry;
 mod forget_results;
 mod purge_chunks;
 mod purge_done;
+mod purge_orphans;
 mod purge_versions;
 mod put_bucket;
 mod put_inline;
@@ -83,6 +84,7 @@ operations! {
     ReleaseReferences => release_references,
     PurgeChunks => purge_chunks,
     PurgeDone => purge_done,
+    PurgeOrphans => purge_orphans,
     ForgetResults => forget_results,
     RegisterNode => register_node,
     SetNodeState => set_node_state,

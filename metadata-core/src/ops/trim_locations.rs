@@ -4,44 +4,30 @@
 use dfs_proto::v1;
 
 use super::ctx::{Ctx, OpResult};
-use crate::rights::Operation;
-use crate::rows::chunks::Chunks;
-use crate::rules::chunks::{counting, key_of, location, settle, wanted};
+use crate::rules::chunks::{counting, wanted};
 use crate::rules::forms::{self, Check};
+use crate::rules::locations::change_listed;
 use crate::rules::purges;
 
 pub(super) fn check(c: &v1::TrimLocations) -> Check {
     forms::changes(&c.changes)
 }
 
-/// Each change is judged by itself, behind those before it; `count` says how many were made.
 pub(super) fn apply(ctx: &mut Ctx<'_>, c: &v1::TrimLocations) -> OpResult {
-    ctx.require(Operation::Background)?;
-    let mut count = 0;
-    for change in &c.changes {
-        let key = key_of(change.chunk.as_ref().expect("checked"))?;
-        let stored = change.stored.as_ref().expect("checked");
-        let Some(seat) = ctx.seat_of(&stored.node_id, &stored.incarnation)? else { continue };
-        let Some(before) = ctx.get::<Chunks>(&key)? else { continue };
-        let mut row = before.clone();
-        if location(&mut row, seat).is_none() {
-            continue;
-        }
-        let (_, spread_before) = counting(ctx, &row)?;
-        row.locations.retain(|location| location.seat != seat);
-        let (copies, spread) = counting(ctx, &row)?;
-        let target = wanted(&row);
+    change_listed(ctx, &c.changes, |ctx, listed| {
+        let (_, spread_before) = counting(ctx, &listed.row)?;
+        listed.take();
+        let (copies, spread) = counting(ctx, &listed.row)?;
+        let target = wanted(&listed.row);
         let must_spread = spread_before.min(ctx.eligible_domains()?.min(target as usize));
         if copies < target || spread < must_spread {
-            continue;
+            return Ok(false);
         }
-        if ctx.holder(seat)?.current {
-            purges::order_purge(ctx, key, seat)?;
+        if ctx.holder(listed.seat)?.current {
+            purges::order_purge(ctx, listed.key, listed.seat)?;
         }
-        settle(ctx, key, Some(&before), Some(row))?;
-        count += 1;
-    }
-    Ok(v1::CommandResult { count, ..Default::default() })
+        Ok(true)
+    })
 }
 
 #[cfg(test)]

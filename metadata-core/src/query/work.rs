@@ -4,7 +4,9 @@ use dfs_proto::v1;
 use dfs_types::{DfsError, FileId, PrincipalId, RequestId, UploadId};
 
 use super::chunks::{ChunkView, view_chunk};
+use crate::inventory::ListedCopy;
 use crate::kv::KvRead;
+use crate::rows::chunks::Chunks;
 use crate::rows::deficits::Deficits;
 use crate::rows::dropping::Dropping;
 use crate::rows::expiry::Expiries;
@@ -94,6 +96,24 @@ pub fn chunks_of_node(
     let mut roster = Roster::default();
     let page = rows::scan::<NodeChunks>(kv, &seat, after.as_ref(), limit)?;
     page.into_iter().map(|((_, key), ())| Ok(view_chunk(kv, &mut roster, key)?)).collect()
+}
+
+/// The same by their keys and listed epochs alone, in the order of keys.
+pub fn listed_at(
+    kv: &dyn KvRead,
+    seat: u32,
+    after: Option<ChunkKey>,
+    limit: usize,
+) -> Result<Vec<ListedCopy>, DfsError> {
+    let after = after.map(|key| (seat, key));
+    let page = rows::scan::<NodeChunks>(kv, &seat, after.as_ref(), limit)?;
+    page.into_iter()
+        .map(|((_, key), ())| {
+            let row = rows::must_get::<Chunks>(kv, &key)?;
+            let at = row.locations.iter().find(|location| location.seat == seat);
+            Ok(ListedCopy { key, epoch: at.map_or(0, |location| location.epoch) })
+        })
+        .collect()
 }
 
 /// Open uploads without a page since cluster time `before_ms`, longest idle first: for EndUpload.

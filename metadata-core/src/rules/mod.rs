@@ -5,6 +5,7 @@ pub(crate) mod buckets;
 pub(crate) mod chunks;
 pub(crate) mod forms;
 pub(crate) mod housekeeping;
+pub(crate) mod locations;
 pub(crate) mod purges;
 pub(crate) mod roster;
 pub(crate) mod uploads;

@@ -50,11 +50,22 @@ pub(crate) fn forbid(ctx: &mut Ctx<'_>, key: ChunkKey, seat: u32) -> Result<(), 
 /// [`forbid`], and the node is to delete its copy unless it was touched since.
 pub(crate) fn order_purge(ctx: &mut Ctx<'_>, key: ChunkKey, seat: u32) -> Result<(), RowError> {
     forbid(ctx, key, seat)?;
+    let position = ctx.position;
+    order_delete(ctx, key, seat, position)
+}
+
+/// A ticket alone: the node is to delete its copy if that has an older epoch than `position`. Without
+/// a fact, so only where older words do not count for another reason.
+pub(crate) fn order_delete(
+    ctx: &mut Ctx<'_>,
+    key: ChunkKey,
+    seat: u32,
+    position: u64,
+) -> Result<(), RowError> {
     if ctx.get::<PendingPurges>(&(seat, key))?.is_none() {
         ctx.seat(seat)?.purges += 1;
         ctx.count().pending_purges += 1;
     }
-    let position = ctx.position;
     ctx.put::<PendingPurges>(&(seat, key), &v1::PositionRow { position });
     Ok(())
 }
