@@ -10,7 +10,7 @@ use crate::kv::KvRead;
 use crate::query;
 use crate::rows::buckets::{Buckets, BucketsByName};
 use crate::rows::chunks::Chunks;
-use crate::rows::deficits::{Deficits, LOST};
+use crate::rows::deficits::Deficits;
 use crate::rows::dropping::Dropping;
 use crate::rows::expiry::Expiries;
 use crate::rows::files::Files;
@@ -28,7 +28,7 @@ use crate::rows::trash::Trash;
 use crate::rows::uploads::{UploadTombstones, Uploads, UploadsByActivity};
 use crate::rows::versions::{Newest, Versions};
 use crate::rows::{self, ChunkKey, Pair, Row, Tail};
-use crate::rules::chunks::wanted;
+use crate::rules::chunks::{deficit_mark, wanted};
 use crate::rules::roster::Roster;
 
 type Found = Result<(), String>;
@@ -233,7 +233,7 @@ fn copies(kv: &dyn KvRead, counters: &v1::CountersRow) -> Found {
     let (mut deficits, mut trashed, mut locations) = (0, 0, 0);
     let mut trash_bytes = 0u64;
     for (key, row) in &chunks {
-        let mut counting = 0;
+        let (mut counting, mut leaving) = (0, 0);
         let mut exact = true;
         for location in &row.locations {
             locations += 1;
@@ -246,14 +246,11 @@ fn copies(kv: &dyn KvRead, counters: &v1::CountersRow) -> Found {
             exact &= !seat.recheck;
             let holder = roster.holder(kv, location.seat).map_err(|error| error.to_string())?;
             counting += u32::from(holder.counts() && !location.doubted);
+            leaving += u32::from(holder.leaves() && !location.doubted);
         }
         let ordered = row.locations.windows(2).all(|pair| pair[0].seat < pair[1].seat);
         hold(ordered, || format!("locations of chunk {} are out of order", key.chunk))?;
-        let should = match counting {
-            enough if enough >= wanted(row) => 0,
-            0 => u32::from(LOST) + 1,
-            some => some + 1,
-        };
+        let should = deficit_mark(counting, leaving, wanted(row));
         hold(!exact || row.deficit == should, || {
             format!("chunk {} has deficit mark {}, should have {should}", key.chunk, row.deficit)
         })?;

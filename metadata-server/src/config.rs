@@ -63,6 +63,10 @@ pub struct Settings {
     /// Default: 1 GiB, or 2 % of a smaller disk
     #[arg(long, value_name = "BYTES")]
     pub reserve_bytes: Option<u64>,
+    /// Bytes a second that copies of the cluster's own may move to and from one chunk server; 0: no
+    /// limit. Default: 64 MiB
+    #[arg(long, value_name = "BYTES")]
+    pub repair_bytes_per_second: Option<u64>,
     /// error, warn, info, debug or trace, or a tracing filter
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
@@ -108,6 +112,14 @@ pub struct Settings {
     #[arg(long, hide = true)]
     pub repair_parallel: Option<usize>,
     #[arg(long, hide = true)]
+    pub repair_per_node: Option<usize>,
+    /// Between two looks at all that a chunk server has
+    #[arg(long, hide = true)]
+    pub inventory_interval_ms: Option<u64>,
+    /// Tests: delete tickets are held back while this file exists
+    #[arg(long, hide = true)]
+    pub ticket_gate: Option<PathBuf>,
+    #[arg(long, hide = true)]
     pub snapshot_entries: Option<u64>,
     #[arg(long, hide = true)]
     pub keep_entries: Option<u64>,
@@ -146,6 +158,10 @@ impl Default for Settings {
             tick_ms: Some(limits::TICK_MS),
             background_ms: None,
             repair_parallel: None,
+            repair_per_node: None,
+            repair_bytes_per_second: Some(limits::REPAIR_BYTES_PER_SECOND),
+            inventory_interval_ms: Some(limits::INVENTORY_INTERVAL_MS),
+            ticket_gate: None,
             snapshot_entries: None,
             keep_entries: None,
         }
@@ -174,6 +190,8 @@ pub struct Setup {
     pub node_heartbeat_ms: u64,
     pub liveness: LivenessTimes,
     pub timing: Timing,
+    /// Delete tickets wait while this file exists.
+    pub ticket_gate: Option<PathBuf>,
 }
 
 impl Setup {
@@ -278,6 +296,9 @@ impl Settings {
             floor_lag_ms: ms(self.floor_lag_ms, limits::EPOCH_FLOOR_LAG_MS),
             upload_expiry_ms: ms(self.upload_expiry_ms, limits::UPLOAD_EXPIRY_MS),
             repair_parallel: self.repair_parallel.unwrap_or(4),
+            repair_per_node: self.repair_per_node.unwrap_or(4),
+            repair_bytes_per_second: self.repair_bytes_per_second.unwrap_or(limits::REPAIR_BYTES_PER_SECOND),
+            inventory_interval_ms: ms(self.inventory_interval_ms, limits::INVENTORY_INTERVAL_MS),
         };
         ensure((1..=limits::MAX_TICK_MS).contains(&timing.tick_ms), "tick_ms must be 1 to 5000")?;
         ensure(timing.background_ms >= 10, "background_ms must be at least 10")?;
@@ -285,6 +306,8 @@ impl Settings {
             (1..=MAX_REPAIR_PARALLEL).contains(&timing.repair_parallel),
             "repair_parallel must be 1 to 64",
         )?;
+        ensure((1..=limits::MAX_COPIES).contains(&timing.repair_per_node), "repair_per_node must be 1 to 8")?;
+        ensure(timing.inventory_interval_ms >= 10, "inventory_interval_ms must be at least 10")?;
         Ok(Setup {
             data_dir: required(self.data_dir.clone(), "data_dir")?,
             advertise,
@@ -301,6 +324,7 @@ impl Settings {
             node_heartbeat_ms,
             liveness,
             timing,
+            ticket_gate: self.ticket_gate.clone(),
             name,
             listen,
         })

@@ -113,6 +113,7 @@ impl Server {
             nodes,
             node_keys: NodeKeyCache::default(),
             space: Space::default(),
+            ticket_gate: setup.ticket_gate.clone(),
         });
         space::look(&operations.parts.space, &setup.data_dir, setup.reserve_bytes)?;
         let health = Health::new(

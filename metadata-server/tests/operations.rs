@@ -4,20 +4,11 @@ mod support;
 
 use chunk_format::grant::{Grant, GrantCall, GrantOp};
 use chunk_format::receipt::NodeKeys;
-use chunk_format::seal::{open, plain_hash, seal};
+use chunk_format::seal::{open, plain_hash};
 use dfs_proto::v1;
-use dfs_proto::v1::file_selector::By;
 use dfs_types::{ChunkId, ErrorCode, NodeId, RealmId, Secret};
+use support::uploads::{begin, bucket, by_path, commit, page, plan, seal_chunk};
 use support::{CLUSTER, Client, TestServer, code, eventually, mutation};
-
-fn by_path(path: &str) -> Option<v1::FileSelector> {
-    Some(v1::FileSelector { by: Some(By::Path(path.into())), version: None })
-}
-
-async fn bucket(client: &mut Client, name: &str) {
-    let request = v1::CreateBucketRequest { mutation: mutation(), name: name.into(), ..Default::default() };
-    client.create_bucket(request).await.unwrap();
-}
 
 fn inline(path: &str, content: &[u8]) -> v1::PutInlineRequest {
     v1::PutInlineRequest {
@@ -95,77 +86,6 @@ async fn small_files_there_and_back() {
     let list = v1::ListRequest { bucket: "photos".into(), ..Default::default() };
     assert_eq!(admin.list(list).await.unwrap().into_inner().entries.len(), 2);
     server.stop().await;
-}
-
-/// A chunk of an upload, sealed with the secret that the service gave.
-struct Sealed {
-    id: ChunkId,
-    secret: Secret<32>,
-    bytes: bytes::Bytes,
-    plain: Vec<u8>,
-}
-
-async fn seal_chunk(client: &mut Client, upload: &v1::InitUploadResponse, plain: &[u8]) -> Sealed {
-    let hashes = vec![v1::PlainChunk { index: 0, plain_hash: plain_hash(plain).to_vec().into() }];
-    let request = v1::PlanChunksRequest {
-        upload_id: upload.upload_id.clone(),
-        hashes,
-        sealed: Vec::new(),
-        exclude_nodes: Vec::new(),
-    };
-    let secrets = client.plan_chunks(request).await.unwrap().into_inner().secrets;
-    let secret = Secret::from_slice(&secrets[0].secret).unwrap();
-    let sealed = seal(&secret, plain).unwrap();
-    Sealed { id: sealed.id, secret, bytes: sealed.bytes, plain: plain.to_vec() }
-}
-
-async fn plan(
-    client: &mut Client,
-    upload: &v1::InitUploadResponse,
-    chunk: &Sealed,
-) -> Result<v1::PlanChunksResponse, tonic::Status> {
-    let sealed = vec![v1::SealedChunk {
-        index: 0,
-        chunk_id: chunk.id.to_vec().into(),
-        sealed_length: chunk.bytes.len() as u64,
-        must_send: false,
-    }];
-    let request = v1::PlanChunksRequest {
-        upload_id: upload.upload_id.clone(),
-        hashes: Vec::new(),
-        sealed,
-        exclude_nodes: Vec::new(),
-    };
-    client.plan_chunks(request).await.map(tonic::Response::into_inner)
-}
-
-async fn begin(client: &mut Client, path: &str) -> v1::InitUploadResponse {
-    let request = v1::InitUploadRequest { mutation: mutation(), path: path.into(), size: None, policy: None };
-    client.init_upload(request).await.unwrap().into_inner()
-}
-
-fn page(upload: &v1::InitUploadResponse, chunk: &Sealed, receipts: Vec<Vec<u8>>) -> v1::AppendPageRequest {
-    v1::AppendPageRequest {
-        upload_id: upload.upload_id.clone(),
-        first_index: 0,
-        chunks: vec![v1::PageChunk {
-            chunk_id: chunk.id.to_vec().into(),
-            size: chunk.plain.len() as u64,
-            secret: chunk.secret.expose().to_vec().into(),
-            receipts: receipts.into_iter().map(Into::into).collect(),
-        }],
-        mutation: mutation(),
-    }
-}
-
-fn commit(upload: &v1::InitUploadResponse, size: u64) -> v1::CommitUploadRequest {
-    v1::CommitUploadRequest {
-        mutation: mutation(),
-        upload_id: upload.upload_id.clone(),
-        chunks: 1,
-        size,
-        ..Default::default()
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -115,6 +115,10 @@ pub const NODE_HEARTBEAT_MS: u64 = 1_000;
 pub const NODE_SUSPECT_MS: u64 = 5_000;
 pub const NODE_DOWN_MS: u64 = 15_000;
 pub const REPAIR_DELAY_MS: u64 = 30_000;
+/// Between two looks at all that a chunk server has.
+pub const INVENTORY_INTERVAL_MS: u64 = 3_600 * 1000;
+/// What copies of the cluster's own may move to and from one chunk server.
+pub const REPAIR_BYTES_PER_SECOND: u64 = 64 * MIB;
 pub const TICK_MS: u64 = 1_000;
 /// One tick never advances cluster time by more than this.
 pub const MAX_TICK_MS: u64 = 5_000;
@@ -149,6 +153,8 @@ pub const MIN_STREAM_BYTES_PER_SEC: u64 = MIB;
 pub const MAX_GET_STREAMS: usize = 256;
 /// Copies of repair that one chunk server pulls at once.
 pub const MAX_COPIES: usize = 8;
+/// While it serves users: fewer.
+pub const COPIES_BESIDE_USERS: usize = 2;
 /// Store calls that one chunk server runs at once; more wait.
 pub const MAX_BLOCKING_CALLS: usize = 64;
 pub const MAX_WAITING_BLOCKING_CALLS: usize = 4_096;
@@ -187,6 +193,7 @@ const _: () = assert!(
         <= MAX_INGEST_BYTES_PER_STREAM
 );
 const _: () = assert!(MAX_INVENTORY_ENTRIES as usize * 128 <= MAX_GRPC_MESSAGE_BYTES);
+const _: () = assert!(COPIES_BESIDE_USERS > 0 && COPIES_BESIDE_USERS <= MAX_COPIES);
 const _: () = assert!(TRASH_PERIOD_MS >= 2 * GRANT_LIFETIME_MS);
 const _: () = assert!(NODE_SUSPECT_MS < NODE_DOWN_MS);
 const _: () = assert!(RAFT_HEARTBEAT_MS * 3 < ELECTION_MIN_MS);

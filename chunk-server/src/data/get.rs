@@ -7,7 +7,7 @@ use chunk_format::tree::{GROUP_BYTES, group_count, proof};
 use dfs_proto::status::to_status;
 use dfs_proto::v1::{GetHeader, GetRequest, GetResponse, get_response::Part};
 use dfs_types::limits::DATA_MESSAGE_BYTES;
-use dfs_types::{ChunkId, DfsError, ErrorCode, RealmId};
+use dfs_types::{ChunkId, DfsError, ErrorCode, PrincipalId, RealmId};
 use futures::Stream;
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use tracing::Instrument;
 use super::order::{request_id_or, stream_deadline};
 use super::reading::ChunkBytes;
 use super::{DataPlane, IDLE};
+use crate::node::UserStream;
 use crate::peers::within;
 use crate::store::{ChunkKey, ChunkStore};
 use crate::telemetry::{self, Call};
@@ -33,6 +34,7 @@ struct Planned {
     bytes: ChunkBytes,
     length: u64,
     _place: OwnedSemaphorePermit,
+    _user: Option<UserStream>,
 }
 
 impl DataPlane {
@@ -81,7 +83,9 @@ impl DataPlane {
         };
         tracing::Span::current().record("chunk", tracing::field::display(&key));
         let store = self.node.store()?;
-        self.grants.admit_get(&request.grant, key.realm, key.chunk)?;
+        let grant = self.grants.admit_get(&request.grant, key.realm, key.chunk)?;
+        // The cluster's own copying yields to users, not to itself.
+        let user = (grant.principal != PrincipalId::default()).then(|| self.node.serves_user());
         let place = self.reserve_read().await?;
         if request.damaged {
             return self.plan_damaged(&request, key, store, place).await;
@@ -113,7 +117,7 @@ impl DataPlane {
         let (header, ranges) = planned.await.inspect_err(|error| self.note_fault(key, error))?;
         let length = ranges.iter().map(|range| range.end - range.start).sum();
         let bytes = ChunkBytes::of_ranges(store, self.pool.clone(), key, ranges);
-        Ok(Planned { header, bytes, length, _place: place })
+        Ok(Planned { header, bytes, length, _place: place, _user: user })
     }
 
     /// Another node puts the chunk together from what is left of it. Nothing of this is a fault to report:
@@ -146,7 +150,7 @@ impl DataPlane {
         let (header, groups) = planned.await?;
         let range = byte_range(header.sealed_length, &groups);
         let bytes = ChunkBytes::of_damaged(store, self.pool.clone(), key, header.sealed_length, groups);
-        Ok(Planned { header, bytes, length: range.end - range.start, _place: place })
+        Ok(Planned { header, bytes, length: range.end - range.start, _place: place, _user: None })
     }
 
     /// A copy that was promised and is not there, or cannot be read right, goes into the next
@@ -166,7 +170,7 @@ fn byte_range(sealed_length: u64, groups: &Range<u32>) -> Range<u64> {
 }
 
 async fn send(planned: Planned, sender: &mpsc::Sender<Item>) -> Result<(), DfsError> {
-    let Planned { header, mut bytes, _place, .. } = planned;
+    let Planned { header, mut bytes, _place, _user, .. } = planned;
     offer(sender, Part::Header(header)).await?;
     while let Some(slice) = bytes.next(DATA_MESSAGE_BYTES).await? {
         offer(sender, Part::Data(slice)).await?;

@@ -17,7 +17,7 @@ use dfs_proto::status::to_status;
 use dfs_proto::v1::chunk_data_server::ChunkData;
 use dfs_proto::v1::{GetRequest, GetResponse, PutRequest, PutResponse};
 use dfs_types::limits::{
-    INGEST_BATCH_BYTES, KIB, MAX_COPIES, MAX_GET_STREAMS, MAX_INGEST_BYTES_IN_FLIGHT,
+    COPIES_BESIDE_USERS, INGEST_BATCH_BYTES, KIB, MAX_COPIES, MAX_GET_STREAMS, MAX_INGEST_BYTES_IN_FLIGHT,
     MAX_INGEST_BYTES_PER_STREAM, STREAM_IDLE_MS,
 };
 use dfs_types::{DfsError, ErrorCode};
@@ -85,12 +85,14 @@ impl DataPlane {
         permit(memory.clone(), kib, "memory for incoming chunks").await
     }
 
-    /// A place among the copies this node pulls at once: repair leaves room for users.
+    /// A place among the copies this node pulls at once; several places each while users are served,
+    /// so that there are only COPIES_BESIDE_USERS of them.
     ///
     /// # Errors
     /// As for memory.
     pub(crate) async fn reserve_copy(&self) -> Result<OwnedSemaphorePermit, DfsError> {
-        permit(self.copies.clone(), 1, "a place among the copies").await
+        let places = if self.node.user_streams() > 0 { MAX_COPIES / COPIES_BESIDE_USERS } else { 1 };
+        permit(self.copies.clone(), places as u32, "a place among the copies").await
     }
 
     async fn reserve_read(&self) -> Result<OwnedSemaphorePermit, DfsError> {

@@ -52,6 +52,7 @@ impl DataPlane {
         let PutOrder { key, sealed_length, .. } = *order;
         let grant = self.grants.admit_put(&order.grant, key.realm, key.chunk, sealed_length)?;
         let epoch = grant.epoch;
+        let _stream = self.node.serves_user();
 
         let held = {
             let store = store.clone();

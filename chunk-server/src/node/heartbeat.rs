@@ -158,6 +158,7 @@ impl Heartbeats {
             free: if node.is_draining() || rebuilding { 0 } else { self.usage.free },
             index_rebuilding: rebuilding,
             faults: faults.clone(),
+            streams: node.user_streams(),
         };
         let mut client = peers.cluster(address)?;
         let asked_at = node.asking();

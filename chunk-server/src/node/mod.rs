@@ -6,7 +6,7 @@ pub mod faults;
 pub mod heartbeat;
 pub mod identity;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use chunk_format::grant::NodeKeys;
@@ -30,6 +30,8 @@ pub struct Node {
     epoch_floor: AtomicU64,
     term: AtomicU64,
     draining: AtomicBool,
+    /// Users' puts and gets under way.
+    streams: AtomicU32,
     /// None while the index is opened or made anew.
     store: RwLock<Option<Arc<dyn ChunkStore>>>,
 }
@@ -46,6 +48,7 @@ impl Node {
             epoch_floor: AtomicU64::new(0),
             term: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            streams: AtomicU32::new(0),
             store: RwLock::new(None),
         }
     }
@@ -92,6 +95,17 @@ impl Node {
 
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// A user's put or get begins; it is over when what this returns is dropped.
+    pub fn serves_user(self: &Arc<Self>) -> UserStream {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        UserStream(self.clone())
+    }
+
+    /// Users' puts and gets under way: copying for repair yields to them.
+    pub fn user_streams(&self) -> u32 {
+        self.streams.load(Ordering::Relaxed)
     }
 
     pub fn asking(&self) -> MonotonicMillis {
@@ -165,5 +179,14 @@ impl Node {
             chunks: vec![(chunk, sealed_length)],
         };
         Ok(receipt.encode(&self.keys()?.receipt)?)
+    }
+}
+
+/// One of [`Node::user_streams`].
+pub struct UserStream(Arc<Node>);
+
+impl Drop for UserStream {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -138,6 +138,9 @@ impl Metadata for Service {
         put_chunk_location PutChunkLocationRequest ChunkLocations;
         list_nodes ListNodesRequest ListNodesResponse;
         get_node GetNodeRequest NodeInfo;
+        drain_node DrainNodeRequest NodeInfo;
+        resume_node ResumeNodeRequest NodeInfo;
+        confirm_loss ConfirmLossRequest NodeInfo;
         remove_node RemoveNodeRequest CommitPosition;
         cluster_status ClusterStatusRequest ClusterStatusResponse;
         list_members ListMembersRequest ListMembersResponse;

@@ -33,8 +33,12 @@ pub(super) fn apply(ctx: &mut Ctx<'_>, c: &v1::SetNodeState) -> OpResult {
     if node.state() == c.state() || (node.state() == v1::NodeState::Draining && health) {
         return Ok(v1::CommandResult::default());
     }
-    let counts = |state| matches!(state, v1::NodeState::Up | v1::NodeState::Suspect);
-    if counts(node.state()) != counts(c.state()) {
+    let class = |state| match state {
+        v1::NodeState::Up | v1::NodeState::Suspect => 0,
+        v1::NodeState::Draining => 1,
+        v1::NodeState::Down | v1::NodeState::Removed | v1::NodeState::Unspecified => 2,
+    };
+    if class(node.state()) != class(c.state()) {
         ctx.seat(node.seat)?.recheck_all();
     }
     node.state = c.state;

@@ -25,5 +25,5 @@ pub use read::{Window, WindowChunk, inline, window};
 pub use uploads::{upload, upload_entries, upload_for};
 pub use work::{
     Deficit, PendingPurge, chunks_of_node, deficits_by_copies, deficits_page, dropping_head, expired_uploads,
-    expired_versions, listed_at, oldest_request, pending_purges, trash_due,
+    expired_versions, listed_at, lost_page, oldest_request, pending_purges, trash_due,
 };

@@ -7,7 +7,7 @@ use super::chunks::{ChunkView, view_chunk};
 use crate::inventory::ListedCopy;
 use crate::kv::KvRead;
 use crate::rows::chunks::Chunks;
-use crate::rows::deficits::Deficits;
+use crate::rows::deficits::{Deficits, LOST};
 use crate::rows::dropping::Dropping;
 use crate::rows::expiry::Expiries;
 use crate::rows::node_chunks::NodeChunks;
@@ -18,8 +18,8 @@ use crate::rows::uploads::UploadsByActivity;
 use crate::rows::{self, ChunkKey};
 use crate::rules::roster::Roster;
 
-/// A chunk with fewer counting copies than wanted. Priority: that number, [`rows::deficits::LOST`] for
-/// none.
+/// A chunk with fewer counting copies than wanted. Priority: how many are left, those on nodes that
+/// drain among them; [`rows::deficits::LEAVING`] if those are enough, [`rows::deficits::LOST`] for none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Deficit {
     pub priority: u8,
@@ -48,6 +48,15 @@ pub fn deficits_by_copies(kv: &dyn KvRead, limit: usize) -> Result<Vec<v1::Copie
     }
     let count = |((present, wanted), chunks)| v1::CopiesCount { present, wanted, chunks };
     Ok(counts.into_iter().map(count).collect())
+}
+
+/// Chunks without any copy that counts, behind `after`, at most `limit`: they stand behind all other
+/// deficits.
+pub fn lost_page(kv: &dyn KvRead, after: Option<ChunkKey>, limit: usize) -> Result<Vec<ChunkView>, DfsError> {
+    let mut roster = Roster::default();
+    let after = after.map(|key| (LOST, key));
+    let page = rows::scan::<Deficits>(kv, &LOST, after.as_ref(), limit)?;
+    page.into_iter().map(|((_, key), ())| Ok(view_chunk(kv, &mut roster, key)?)).collect()
 }
 
 /// Chunks that have been in trash since cluster time `before_ms` or longer, oldest first: for

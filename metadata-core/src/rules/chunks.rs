@@ -10,7 +10,7 @@ use dfs_types::{ChunkId, RealmId};
 use super::lower;
 use crate::ops::ctx::{Ctx, Fault};
 use crate::rows::chunks::Chunks;
-use crate::rows::deficits::{Deficits, LOST};
+use crate::rows::deficits::{Deficits, LEAVING, LOST};
 use crate::rows::node_chunks::NodeChunks;
 use crate::rows::trash::Trash;
 use crate::rows::{ChunkKey, RowError};
@@ -76,6 +76,26 @@ pub(crate) fn counting(ctx: &mut Ctx<'_>, row: &v1::ChunkRow) -> Result<(u32, us
     Ok((copies, domains.len()))
 }
 
+/// Undoubted copies on nodes that drain: they do not count, and are there.
+fn leaving(ctx: &mut Ctx<'_>, row: &v1::ChunkRow) -> Result<u32, RowError> {
+    let mut copies = 0;
+    for location in row.locations.iter().filter(|location| !location.doubted) {
+        copies += u32::from(ctx.holder(location.seat)?.leaves());
+    }
+    Ok(copies)
+}
+
+/// What [`v1::ChunkRow::deficit`] says of a chunk: 0, or 1 + the priority of its deficit row.
+pub(crate) fn deficit_mark(copies: u32, leaving: u32, wanted: u32) -> u32 {
+    let priority = match copies + leaving {
+        _ if copies >= wanted => return 0,
+        0 => LOST,
+        left if left >= wanted => LEAVING,
+        left => left.min(u32::from(LEAVING) - 1) as u8,
+    };
+    u32::from(priority) + 1
+}
+
 /// Writes a chunk's row, or deletes it, and all that follows from it. `before` is what the state had.
 pub(crate) fn settle(
     ctx: &mut Ctx<'_>,
@@ -117,11 +137,8 @@ pub(crate) fn settle(
     }
 
     let (copies, _) = counting(ctx, &row)?;
-    row.deficit = match copies {
-        enough if enough >= wanted(&row) => 0,
-        0 => u32::from(LOST) + 1,
-        some => some.min(u32::from(LOST) - 1) + 1,
-    };
+    let leaving = leaving(ctx, &row)?;
+    row.deficit = deficit_mark(copies, leaving, wanted(&row));
     if old.deficit != row.deficit {
         if old.deficit != 0 {
             ctx.delete::<Deficits>(&((old.deficit - 1) as u8, key));

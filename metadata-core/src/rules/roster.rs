@@ -33,6 +33,11 @@ impl Holder {
         self.current && matches!(self.state, v1::NodeState::Up | v1::NodeState::Suspect)
     }
 
+    /// Whether copies here are to be replaced though they can be read.
+    pub fn leaves(&self) -> bool {
+        self.current && self.state == v1::NodeState::Draining
+    }
+
     /// Whether receipts and copies may still add locations here. A node that is down may have given
     /// its receipt before: the copy is noted, and counts again when the node is back.
     pub fn accepts(&self) -> bool {

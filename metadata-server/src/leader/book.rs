@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use dfs_proto::v1;
 use dfs_types::limits::GRANT_LIFETIME_MS;
 use dfs_types::{Incarnation, MonotonicMillis, NodeId};
+use metadata_core::inventory::too_many_absent;
 use metadata_core::rows::ChunkKey;
 
 /// Reservations are kept in buckets of this length, so that their number is bounded.
@@ -57,7 +58,23 @@ pub struct NodeLife {
     pub free: u64,
     pub index_rebuilding: bool,
     pub version: String,
+    /// Users' streams it was serving at its last heartbeat.
+    pub streams: u32,
+    /// What the last inventory missed.
+    pub absence: Absence,
     reserved: VecDeque<(MonotonicMillis, u64)>,
+}
+
+/// Listed chunks that a node's whole inventory did not show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Absence {
+    pub listed: u64,
+    pub absent: u64,
+    /// So many that none is struck off for being absent before an operator accepted the loss, or the
+    /// chunks are back.
+    pub held: bool,
+    /// How many an operator accepted as lost.
+    pub confirmed: u64,
 }
 
 impl NodeLife {
@@ -75,6 +92,7 @@ struct Book {
     leading_since: MonotonicMillis,
     lives: BTreeMap<NodeId, NodeLife>,
     faults: BTreeSet<(NodeId, ChunkKey)>,
+    walk_wishes: BTreeSet<NodeId>,
 }
 
 /// Cheap to clone; all clones are one book.
@@ -110,7 +128,7 @@ impl NodeBook {
             };
             (known.node, life)
         });
-        *book = Book { term, leading_since: now, lives: lives.collect(), faults: BTreeSet::new() };
+        *book = Book { term, leading_since: now, lives: lives.collect(), ..Book::default() };
     }
 
     /// A registration: the only message with the build's version.
@@ -130,6 +148,8 @@ impl NodeBook {
         (life.heard, life.heard_unix_ms) = (Some(now.0), now.1);
         (life.capacity, life.used, life.free) = (request.capacity, request.used, free);
         life.version.clone_from(&request.version);
+        // What it has after a restart need not be what it had.
+        book.walk_wishes.insert(node.clone());
     }
 
     /// A heartbeat. False if this leader has no registration of that incarnation: the node must
@@ -150,6 +170,7 @@ impl NodeBook {
         (life.capacity, life.used, life.free) = (heartbeat.capacity, heartbeat.used, heartbeat.free);
         life.chunks = heartbeat.chunks;
         life.index_rebuilding = heartbeat.index_rebuilding;
+        life.streams = heartbeat.streams;
         true
     }
 
@@ -171,8 +192,49 @@ impl NodeBook {
         self.lock().lives.get(node).cloned()
     }
 
+    /// A whole inventory of this incarnation missed `absent` of `listed` chunks: what holds now. None
+    /// if the node is another by now.
+    pub fn inventoried(
+        &self,
+        node: &NodeId,
+        incarnation: Incarnation,
+        listed: u64,
+        absent: u64,
+    ) -> Option<Absence> {
+        let mut book = self.lock();
+        let life = book.lives.get_mut(node).filter(|life| life.incarnation == incarnation)?;
+        let confirmed = if absent == 0 { 0 } else { life.absence.confirmed };
+        let held = too_many_absent(listed, absent, confirmed);
+        life.absence = Absence { listed, absent, held, confirmed };
+        Some(life.absence)
+    }
+
+    /// Whether the node's word that it lacks a chunk is not acted on now.
+    pub fn holds_absence(&self, node: &NodeId, incarnation: Incarnation) -> bool {
+        let book = self.lock();
+        book.lives.get(node).is_some_and(|life| life.incarnation == incarnation && life.absence.held)
+    }
+
+    /// An operator accepts the loss of what the last inventory missed. None: nothing is held.
+    pub fn confirm_loss(&self, node: &NodeId) -> Option<Absence> {
+        let mut book = self.lock();
+        let life = book.lives.get_mut(node).filter(|life| life.absence.held)?;
+        life.absence.held = false;
+        life.absence.confirmed = life.absence.absent;
+        let absence = life.absence;
+        book.walk_wishes.insert(node.clone());
+        Some(absence)
+    }
+
+    /// Whether somebody wants the node's inventory looked at now; forgets the wish.
+    pub fn take_walk_wish(&self, node: &NodeId) -> bool {
+        self.lock().walk_wishes.remove(node)
+    }
+
     pub fn forget(&self, node: &NodeId) {
-        self.lock().lives.remove(node);
+        let mut book = self.lock();
+        book.lives.remove(node);
+        book.walk_wishes.remove(node);
     }
 
     /// Sets `bytes` of the node's free space aside for one grant lifetime.
@@ -243,6 +305,8 @@ impl NodeLife {
             free: 0,
             index_rebuilding: false,
             version: String::new(),
+            streams: 0,
+            absence: Absence::default(),
             reserved: VecDeque::new(),
         }
     }
@@ -317,6 +381,33 @@ mod tests {
         assert!(book.heard(&node, &heartbeat, INCARNATION, (1, 1)));
         assert!(!book.heard(&node, &heartbeat, Incarnation([2; 16]), (2, 2)));
         assert_eq!(book.verdict(&node, Incarnation([2; 16]), TIMES, 15_000), Verdict::Down);
+    }
+
+    #[test]
+    fn a_loss_is_held_until_it_is_accepted_or_over() {
+        let node = NodeId::new("n1").unwrap();
+        let book = book_with(&node, 0);
+        let walk = |listed, absent| book.inventoried(&node, INCARNATION, listed, absent).unwrap().held;
+        let holds = || book.holds_absence(&node, INCARNATION);
+        assert!(!walk(1000, 9) && !holds());
+        assert_eq!(book.confirm_loss(&node), None, "nothing is held");
+        assert!(walk(1000, 300) && holds());
+        assert!(!book.holds_absence(&node, Incarnation([2; 16])));
+        // The chunks came back.
+        assert!(!walk(1000, 0) && !holds());
+        // Accepted: what was seen may go, more may not.
+        assert!(walk(1000, 300));
+        assert!(book.take_walk_wish(&node), "it registered");
+        assert_eq!(book.confirm_loss(&node).map(|absence| absence.absent), Some(300));
+        assert!(!holds() && book.take_walk_wish(&node) && !book.take_walk_wish(&node));
+        assert!(!walk(1000, 300) && !walk(800, 100) && walk(800, 301));
+        // Once all are struck off the acceptance is used up.
+        assert!(!walk(700, 0) && walk(700, 100));
+        // Another data directory begins anew.
+        let other = Incarnation([2; 16]);
+        book.registered(&node, &v1::RegisterNodeRequest::default(), other, (1, 0));
+        assert!(!book.holds_absence(&node, other));
+        assert_eq!(book.inventoried(&node, INCARNATION, 9, 9), None);
     }
 
     #[test]

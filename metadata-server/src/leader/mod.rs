@@ -6,10 +6,13 @@
 //! that apply checks again, so a leader that was replaced without noticing does no harm.
 
 pub mod book;
+pub mod copies;
 pub mod housekeeping;
+pub mod inventory;
 pub mod liveness;
 pub mod repair;
 pub mod rescue;
+pub mod spread;
 pub mod tickets;
 pub mod trim;
 
@@ -45,6 +48,12 @@ pub struct Timing {
     pub upload_expiry_ms: u64,
     /// Copies under way at once.
     pub repair_parallel: usize,
+    /// Of them, at most so many to one node, and from one.
+    pub repair_per_node: usize,
+    /// Bytes that background copies may move to and from one node; 0: no limit.
+    pub repair_bytes_per_second: u64,
+    /// Between two looks at all that a node has.
+    pub inventory_interval_ms: u64,
 }
 
 impl Timing {
@@ -123,10 +132,13 @@ macro_rules! chore {
 
 fn start(operations: &Operations, timing: Timing, term: u64, workers: &Workers) {
     workers.start("tick", housekeeping::Ticker::new(operations.clone(), timing));
-    workers.start("repair", repair::Repair::new(operations.clone(), timing, term));
+    let pace = copies::Pace::new(timing.repair_bytes_per_second);
+    workers.start("repair", repair::Repair::new(operations.clone(), timing, term, pace.clone()));
+    workers.start("spread", spread::Spread::new(operations.clone(), timing, term, pace));
     workers.start("rescue", rescue::Rescue::new(operations.clone(), timing, term));
     workers.start("trim", trim::Trim::new(operations.clone(), timing));
     workers.start("tickets", tickets::Tickets::new(operations.clone(), timing, term));
+    workers.start("inventory", inventory::Inventory::new(operations.clone(), timing));
     chore!(workers, "liveness", operations, timing, liveness::step);
     chore!(workers, "recheck", operations, timing, liveness::recheck);
     chore!(workers, "faults", operations, timing, repair::settle_faults);

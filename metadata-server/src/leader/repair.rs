@@ -3,30 +3,28 @@
 //! down are waited for until the repair delay is over. Doubts and faults are settled here too, by
 //! asking the node itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dfs_proto::v1;
 use dfs_proto::v1::NodeState;
 use dfs_proto::v1::command::Kind;
-use dfs_types::limits::{MAX_CHUNK_BYTES, MAX_PLAN_CHUNKS, MIB};
-use dfs_types::{DfsError, MonotonicMillis, NodeId, TaskId};
+use dfs_types::limits::MAX_PLAN_CHUNKS;
+use dfs_types::{DfsError, MonotonicMillis};
 use futures::stream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use metadata_core::query::{self, CopyView, Deficit};
-use metadata_core::repair::{self, Limits, LiveNode, RepairOrder};
+use metadata_core::repair;
 use metadata_core::rows::ChunkKey;
 use server_kit::{Next, Work};
 
+use super::copies::{Failures, Pace, copy, limits, live_nodes};
 use super::{Timing, propose};
 use crate::raft::StateView;
-use crate::service::{Found, GrantFor, NodeAt, NodeTable, Operations, chunk_ref, location_change};
+use crate::service::{Found, NodeAt, NodeTable, Operations, location_change};
 
 /// Deficits looked at in one round.
 const ROUND: usize = MAX_PLAN_CHUNKS;
-/// A copy may take this long, and this much longer for every MiB.
-const COPY_BASE: Duration = Duration::from_secs(10);
-const COPY_MILLIS_PER_MIB: u64 = 500;
 /// A chunk whose copy failed rests: first and longest.
 const FIRST_REST_MS: u64 = 1_000;
 const LONGEST_REST_MS: u64 = 60_000;
@@ -43,6 +41,8 @@ pub struct Repair {
     /// When the walk over the list began at its top.
     walk_began: MonotonicMillis,
     resting: BTreeMap<ChunkKey, Rest>,
+    failures: Failures,
+    pace: Pace,
 }
 
 #[derive(Clone, Copy)]
@@ -52,8 +52,9 @@ struct Rest {
 }
 
 impl Repair {
-    pub fn new(operations: Operations, timing: Timing, term: u64) -> Self {
-        Self { operations, timing, term, after: None, walk_began: 0, resting: BTreeMap::new() }
+    pub fn new(operations: Operations, timing: Timing, term: u64, pace: Pace) -> Self {
+        let (resting, failures) = (BTreeMap::new(), Failures::default());
+        Self { operations, timing, term, after: None, walk_began: 0, resting, failures, pace }
     }
 
     /// The deficits of one round that are to be worked at now, and whether the list goes on. What is
@@ -115,51 +116,43 @@ impl Work for Repair {
         }
         let settled = stream::iter(settling).buffer_unordered(self.timing.repair_parallel);
         settled.try_collect::<()>().await?;
-        let now = self.operations.now();
-        let nodes: Vec<LiveNode> = table
-            .iter()
-            .map(|at| {
-                let life = self.operations.parts.book.life(&at.node);
-                LiveNode {
-                    node: at.node.clone(),
-                    domain: at.row.domain.clone(),
-                    readable: at.alive,
-                    writable: at.takes_chunks(),
-                    free: life.as_ref().map_or(0, |life| life.plannable(now)),
-                    capacity: life.map_or(at.row.capacity, |life| life.capacity),
-                }
-            })
-            .collect();
-        let limits = Limits { orders: ROUND, per_target: ROUND };
-        let orders = repair::plan(&due, &nodes, &BTreeSet::new(), limits);
-        // What has no order has no source or no place now; a node may join any moment.
-        for deficit in &due {
-            if !orders.iter().any(|order| order.chunk == deficit.chunk.key) {
-                let until = self.operations.now() + FIRST_REST_MS;
-                self.resting.insert(deficit.chunk.key, Rest { until, millis: FIRST_REST_MS });
-            }
+        let nodes = live_nodes(&self.operations, &table, &self.pace);
+        let avoid = self.failures.avoid(self.operations.now());
+        let plan = repair::plan(&due, &nodes, &avoid, limits(self.timing, ROUND));
+        // No source or no place now; a node may join any moment.
+        for key in &plan.hopeless {
+            let until = self.operations.now() + FIRST_REST_MS;
+            self.resting.insert(*key, Rest { until, millis: FIRST_REST_MS });
         }
-        let own = self.operations.clone();
-        let (operations, table, term) = (&own, &table, self.term);
+        if plan.orders.is_empty() {
+            return Ok(if more { Next::Now } else { self.timing.pause() });
+        }
+        let (operations, pace) = (self.operations.clone(), self.pace.clone());
+        let (operations, pace, table, term) = (&operations, &pace, &table, self.term);
         drop(view);
         // What is done is committed at once: one copy that hangs holds up no other.
-        let mut outcomes = stream::iter(orders)
-            .map(|order| async move { (order.chunk, copy(operations, table, term, &order).await) })
+        let mut outcomes = stream::iter(plan.orders)
+            .map(|order| async move {
+                let done = copy(operations, table, term, pace, &order).await;
+                (order, done)
+            })
             .buffer_unordered(self.timing.repair_parallel)
             .ready_chunks(ROUND);
         while let Some(done) = outcomes.next().await {
             let mut changes = Vec::new();
-            for (key, outcome) in done {
+            for (order, outcome) in done {
                 match outcome {
                     Ok(change) => {
-                        self.resting.remove(&key);
+                        self.resting.remove(&order.chunk);
                         metrics::counter!("dfs_repair_copies_total").increment(1);
                         changes.push(change);
                     }
                     Err(error) => {
-                        tracing::info!(chunk = %key.chunk, code = %error.code, %error, "copy failed");
+                        let (chunk, target) = (order.chunk.chunk, &order.target);
+                        tracing::info!(%chunk, %target, code = %error.code, %error, "copy failed");
                         metrics::counter!("dfs_repair_failures_total").increment(1);
-                        self.rest(key);
+                        self.failures.note(&order, &error, self.operations.now());
+                        self.rest(order.chunk);
                     }
                 }
             }
@@ -183,61 +176,6 @@ fn waits(deficit: &Deficit, table: &NodeTable, now_ms: u64, delay_ms: u64) -> bo
     let chunk = &deficit.chunk;
     let hoped = chunk.copies.iter().filter(back_soon).count() as u32;
     chunk.present > 1 && chunk.present + hoped >= chunk.wanted
-}
-
-/// How long the copy of so many sealed bytes may take.
-pub(super) fn copy_limit(sealed_length: u64) -> Duration {
-    COPY_BASE + Duration::from_millis(COPY_MILLIS_PER_MIB * (sealed_length.min(MAX_CHUNK_BYTES) / MIB))
-}
-
-/// Has one chunk copied; the location that the target's receipt proves.
-async fn copy(
-    operations: &Operations,
-    table: &NodeTable,
-    term: u64,
-    order: &RepairOrder,
-) -> Result<v1::LocationChange, DfsError> {
-    let unknown =
-        |node: &NodeId| DfsError::new(dfs_types::ErrorCode::NodeNotFound, format!("node {node} is gone"));
-    let target = table.get(&order.target).ok_or_else(|| unknown(&order.target))?;
-    let task = TaskId(operations.draw16());
-    // Of now: the grants of a long round's last copies must not have run out.
-    let view = operations.parts.consensus.local_view()?;
-    let (grant_for, epoch) = (GrantFor::task(task.0, order.chunk.realm, &view)?, view.position().0);
-    drop(view);
-    let mut sources = Vec::new();
-    for node in &order.sources {
-        let at: &NodeAt = table.get(node).ok_or_else(|| unknown(node))?;
-        sources.push(v1::ForwardTo {
-            node: Some(v1::NodeAddress { node_id: node.to_string(), address: at.row.address.clone() }),
-            grant: operations.get_grant(at, &grant_for, vec![order.chunk.chunk])?.into(),
-        });
-    }
-    let request = v1::CopyChunkRequest {
-        task_id: task.to_vec().into(),
-        realm_id: order.chunk.realm.to_vec().into(),
-        chunk_id: order.chunk.chunk.to_vec().into(),
-        sealed_length: order.sealed_length,
-        epoch,
-        sources,
-        term,
-    };
-    operations.parts.book.reserve(&order.target, order.sealed_length, operations.now());
-    let limit = copy_limit(order.sealed_length);
-    let answer = operations.parts.nodes.copy(&target.target(), request, limit).await?;
-    let receipt = operations.check_receipt(table, &answer.receipt, task.0, order.chunk.realm)?;
-    match receipt {
-        Some(receipt)
-            if receipt.stored.node_id == order.target.as_str()
-                && receipt.chunks.contains(&(order.chunk.chunk, order.sealed_length)) =>
-        {
-            Ok(v1::LocationChange { chunk: Some(chunk_ref(&order.chunk)), stored: Some(receipt.stored) })
-        }
-        _ => Err(DfsError::new(
-            dfs_types::ErrorCode::ReceiptRefused,
-            format!("the receipt of {} is not about the copy", order.target),
-        )),
-    }
 }
 
 /// Asks the nodes of doubted copies; a good copy is touched and counts again, a lost one is struck off.
@@ -269,8 +207,8 @@ async fn settle(
                 propose(operations, Kind::AddLocations(v1::AddLocations { changes: vec![change] })).await?;
             }
         }
-        Ok(Found::Lost) => {
-            tracing::warn!(node = %at.node, chunk = %key.chunk, "a copy is lost: struck off");
+        Ok(found @ (Found::Absent | Found::Corrupt)) => {
+            tracing::warn!(node = %at.node, chunk = %key.chunk, ?found, "a copy is lost: struck off");
             let changes = vec![location_change(key, at, epoch)];
             propose(operations, Kind::StrikeLocations(v1::StrikeLocations { changes })).await?;
         }
@@ -290,9 +228,15 @@ pub async fn settle_faults(operations: &Operations, timing: Timing) -> Result<Ne
         let table = NodeTable::load(operations, &view)?;
         let Some(chunk) = query::chunk(&view, key)? else { continue };
         let copy = chunk.copies.iter().find(|copy| table.holder(copy).is_some_and(|at| at.node == node));
-        if let (Some(copy), Some(at)) = (copy, table.get(&node))
-            && !settle(operations, &table, at, &key, copy.epoch).await?
-        {
+        let Some(at) = table.get(&node) else { continue };
+        let Some(copy) = copy else {
+            // Not listed there: if it is good, it is the copy that the chunk lacks.
+            if chunk.present < chunk.wanted && at.takes_chunks() {
+                settle(operations, &table, at, &key, 0).await?;
+            }
+            continue;
+        };
+        if !settle(operations, &table, at, &key, copy.epoch).await? {
             // The node says it once: kept as a doubt, it is asked again until it answers.
             let changes = vec![location_change(&key, at, copy.epoch)];
             propose(operations, Kind::DoubtLocations(v1::DoubtLocations { changes })).await?;

@@ -11,11 +11,11 @@ use dfs_proto::v1::command::Kind;
 use dfs_types::limits::{MAX_LOCATIONS_PER_CHUNK, MAX_PLAN_CHUNKS};
 use dfs_types::{DfsError, ErrorCode, MonotonicMillis, NodeId, TaskId};
 use futures::{StreamExt as _, stream};
-use metadata_core::query::{self, Deficit};
+use metadata_core::query::{self, ChunkView};
 use metadata_core::rows::ChunkKey;
 use server_kit::{Next, Work};
 
-use super::repair::copy_limit;
+use super::copies::copy_limit;
 use super::{Timing, propose};
 use crate::service::{GrantFor, NodeAt, NodeTable, Operations, chunk_ref};
 
@@ -35,7 +35,7 @@ pub struct Rescue {
     timing: Timing,
     term: u64,
     /// Where the walk over chunks without copies goes on.
-    after: Option<(u8, ChunkKey)>,
+    after: Option<ChunkKey>,
     resting: BTreeMap<ChunkKey, Rest>,
 }
 
@@ -76,19 +76,12 @@ impl Rescue {
     }
 
     /// The chunks of the next page that have no copy that counts, and whether the walk goes on.
-    fn due(&mut self) -> Result<(Vec<Deficit>, bool), DfsError> {
+    fn due(&mut self) -> Result<(Vec<ChunkView>, bool), DfsError> {
         let view = self.operations.parts.consensus.local_view()?;
-        let page = query::deficits_page(&view, self.after, ROUND)?;
-        // The list is sorted by copies left: behind the first that has one, all have.
-        let bare = page.iter().take_while(|deficit| deficit.chunk.present == 0);
-        let bare: Vec<Deficit> = bare.cloned().collect();
-        let more = bare.len() == ROUND;
-        self.after = match bare.last() {
-            Some(last) if more => Some((last.priority, last.chunk.key)),
-            _ => None,
-        };
-        let due = bare.into_iter().filter(|deficit| self.may_try(&deficit.chunk.key)).collect();
-        Ok((due, more))
+        let page = query::lost_page(&view, self.after, ROUND)?;
+        self.after = page.last().filter(|_| page.len() == ROUND).map(|last| last.key);
+        let due = page.into_iter().filter(|chunk| self.may_try(&chunk.key)).collect();
+        Ok((due, self.after.is_some()))
     }
 }
 
@@ -102,11 +95,11 @@ impl Work for Rescue {
         let table = NodeTable::load(&self.operations, &view)?;
         drop(view);
         let holders = ask(&self.operations, &table, &due).await;
-        for deficit in &due {
-            let key = deficit.chunk.key;
+        for chunk in &due {
+            let key = chunk.key;
             let tries = self.tried(key);
             let Some(holders) = holders.get(&key) else { continue };
-            let saved = save(&self.operations, &table, self.term, deficit, holders, tries).await;
+            let saved = save(&self.operations, &table, self.term, chunk, holders, tries).await;
             match saved {
                 Ok(Some(change)) => {
                     let changes = vec![change];
@@ -125,12 +118,12 @@ impl Work for Rescue {
 }
 
 /// Asks every live node what it has of these chunks, without reading them.
-async fn ask(operations: &Operations, table: &NodeTable, due: &[Deficit]) -> BTreeMap<ChunkKey, Holders> {
+async fn ask(operations: &Operations, table: &NodeTable, due: &[ChunkView]) -> BTreeMap<ChunkKey, Holders> {
     let chunks: Vec<v1::ChunkKey> = due
         .iter()
-        .map(|deficit| v1::ChunkKey {
-            realm_id: deficit.chunk.key.realm.to_vec().into(),
-            chunk_id: deficit.chunk.key.chunk.to_vec().into(),
+        .map(|chunk| v1::ChunkKey {
+            realm_id: chunk.key.realm.to_vec().into(),
+            chunk_id: chunk.key.chunk.to_vec().into(),
         })
         .collect();
     let one = |at: &NodeAt| {
@@ -153,13 +146,13 @@ async fn ask(operations: &Operations, table: &NodeTable, due: &[Deficit]) -> BTr
                 continue;
             }
         };
-        for (deficit, result) in due.iter().zip(&answer.results) {
+        for (chunk, result) in due.iter().zip(&answer.results) {
             match result.state() {
                 v1::ProbeState::Present => {
-                    holders.entry(deficit.chunk.key).or_default().good.push(node.clone());
+                    holders.entry(chunk.key).or_default().good.push(node.clone());
                 }
                 v1::ProbeState::Corrupt => {
-                    holders.entry(deficit.chunk.key).or_default().marked.push(node.clone());
+                    holders.entry(chunk.key).or_default().marked.push(node.clone());
                 }
                 v1::ProbeState::Absent | v1::ProbeState::Unknown | v1::ProbeState::Unspecified => {}
             }
@@ -173,11 +166,11 @@ async fn save(
     operations: &Operations,
     table: &NodeTable,
     term: u64,
-    deficit: &Deficit,
+    chunk: &ChunkView,
     holders: &Holders,
     tries: usize,
 ) -> Result<Option<v1::LocationChange>, DfsError> {
-    let key = deficit.chunk.key;
+    let key = chunk.key;
     for at in holders.good.iter().filter_map(|node| table.get(node)) {
         let view = operations.parts.consensus.local_view()?;
         if let Ok(Some(change)) = operations.touch(table, at, &key, &view).await {
@@ -189,18 +182,18 @@ async fn save(
     // One after the other: the disk of the first may be what spoils everything.
     let able: Vec<&NodeAt> = marked.iter().copied().filter(|at| at.takes_chunks()).collect();
     let Some(target) = able.get(tries % able.len().max(1)) else { return Ok(None) };
-    merge(operations, table, term, deficit, target, &marked).await.map(Some)
+    merge(operations, table, term, chunk, target, &marked).await.map(Some)
 }
 
 async fn merge(
     operations: &Operations,
     table: &NodeTable,
     term: u64,
-    deficit: &Deficit,
+    chunk: &ChunkView,
     target: &NodeAt,
     marked: &[&NodeAt],
 ) -> Result<v1::LocationChange, DfsError> {
-    let (key, sealed_length) = (deficit.chunk.key, deficit.chunk.sealed_length);
+    let (key, sealed_length) = (chunk.key, chunk.sealed_length);
     let task = TaskId(operations.draw16());
     let view = operations.parts.consensus.local_view()?;
     let (grant_for, epoch) = (GrantFor::task(task.0, key.realm, &view)?, view.position().0);

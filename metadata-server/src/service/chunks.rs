@@ -21,9 +21,10 @@ const PROBE_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Found {
     Present,
-    /// Absent, or its bytes do not hash to their id.
-    Lost,
-    /// It says nothing now: its index is being rebuilt.
+    /// Its bytes do not hash to their id.
+    Corrupt,
+    Absent,
+    /// It says nothing now, as while its index is being rebuilt, or nothing that is to be believed.
     Unknown,
 }
 
@@ -81,7 +82,12 @@ impl Operations {
         let state = answer.results.first().map(v1::ProbeResult::state).unwrap_or_default();
         Ok(match state {
             v1::ProbeState::Present => Found::Present,
-            v1::ProbeState::Absent | v1::ProbeState::Corrupt => Found::Lost,
+            // So much is absent there that its word is not acted on (leader/inventory.rs).
+            v1::ProbeState::Absent if self.parts.book.holds_absence(&at.node, at.incarnation) => {
+                Found::Unknown
+            }
+            v1::ProbeState::Absent => Found::Absent,
+            v1::ProbeState::Corrupt => Found::Corrupt,
             v1::ProbeState::Unknown | v1::ProbeState::Unspecified => Found::Unknown,
         })
     }
@@ -94,25 +100,47 @@ impl Operations {
         key: &ChunkKey,
         view: &StateView,
     ) -> Result<Option<v1::LocationChange>, DfsError> {
+        Ok(self.touch_all(table, at, &[*key], view).await?.pop().flatten())
+    }
+
+    /// [`Operations::touch`] for up to 256 chunks, answered in their order.
+    pub(crate) async fn touch_all(
+        &self,
+        table: &NodeTable,
+        at: &NodeAt,
+        keys: &[ChunkKey],
+        view: &StateView,
+    ) -> Result<Vec<Option<v1::LocationChange>>, DfsError> {
         let task = TaskId(self.draw16());
+        let chunk = |key: &ChunkKey| v1::ChunkKey {
+            realm_id: key.realm.to_vec().into(),
+            chunk_id: key.chunk.to_vec().into(),
+        };
         let request = v1::TouchRequest {
             incarnation: at.incarnation.to_vec().into(),
             task_id: task.to_vec().into(),
             epoch: view.position().0,
-            chunks: vec![v1::ChunkKey {
-                realm_id: key.realm.to_vec().into(),
-                chunk_id: key.chunk.to_vec().into(),
-            }],
+            chunks: keys.iter().map(chunk).collect(),
         };
         let answer = self.parts.nodes.touch(&at.target(), request, PROBE_LIMIT).await?;
-        let Some(bytes) = answer.receipts.first().filter(|bytes| !bytes.is_empty()) else { return Ok(None) };
-        let receipt = self.check_receipt(table, bytes, task.0, key.realm)?;
-        Ok(receipt
-            .filter(|receipt| {
+        let mut answers = answer.receipts.into_iter();
+        let mut touched = Vec::with_capacity(keys.len());
+        for key in keys {
+            let bytes = answers.next().unwrap_or_default();
+            let receipt = match bytes.is_empty() {
+                true => None,
+                false => self.check_receipt(table, &bytes, task.0, key.realm)?,
+            };
+            let own = receipt.filter(|receipt| {
                 receipt.stored.node_id == at.node.as_str()
                     && receipt.chunks.iter().any(|(chunk, _)| *chunk == key.chunk)
-            })
-            .map(|receipt| v1::LocationChange { chunk: Some(chunk_ref(key)), stored: Some(receipt.stored) }))
+            });
+            touched.push(own.map(|receipt| v1::LocationChange {
+                chunk: Some(chunk_ref(key)),
+                stored: Some(receipt.stored),
+            }));
+        }
+        Ok(touched)
     }
 }
 
@@ -156,7 +184,7 @@ impl Session {
         let changes = vec![location_change(&key, at, copy.epoch)];
         match self.operations.probe(at, &key).await {
             Ok(Found::Present) => {}
-            Ok(Found::Lost) => {
+            Ok(Found::Absent | Found::Corrupt) => {
                 tracing::warn!(node = %node, chunk = %key.chunk, "a copy is lost: struck off");
                 self.propose_as_cluster(Kind::StrikeLocations(v1::StrikeLocations { changes })).await?;
             }

@@ -35,6 +35,9 @@ macro_rules! metadata_methods {
             PutChunkLocation, put_chunk_location, PutChunkLocationRequest, ChunkLocations;
             ListNodes, list_nodes, ListNodesRequest, ListNodesResponse;
             GetNode, get_node, GetNodeRequest, NodeInfo;
+            DrainNode, drain_node, DrainNodeRequest, NodeInfo;
+            ResumeNode, resume_node, ResumeNodeRequest, NodeInfo;
+            ConfirmLoss, confirm_loss, ConfirmLossRequest, NodeInfo;
             RemoveNode, remove_node, RemoveNodeRequest, CommitPosition;
             ClusterStatus, cluster_status, ClusterStatusRequest, ClusterStatusResponse;
             ListMembers, list_members, ListMembersRequest, ListMembersResponse;

@@ -28,6 +28,7 @@ mod principals;
 mod read;
 mod uploads;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use dfs_proto::v1::NodeState;
@@ -68,6 +69,8 @@ pub struct Parts {
     pub nodes: Arc<dyn node_control::NodeControl>,
     pub node_keys: NodeKeyCache,
     pub space: Space,
+    /// Tests: delete tickets wait while this file exists.
+    pub ticket_gate: Option<PathBuf>,
 }
 
 impl Operations {

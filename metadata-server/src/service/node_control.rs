@@ -51,6 +51,12 @@ pub trait NodeControl: Send + Sync {
         request: v1::TouchRequest,
         limit: Duration,
     ) -> Result<v1::TouchResponse, DfsError>;
+    async fn inventory(
+        &self,
+        node: &NodeTarget,
+        request: v1::InventoryRequest,
+        limit: Duration,
+    ) -> Result<v1::InventoryResponse, DfsError>;
 }
 
 /// The real nodes, over mutual TLS.
@@ -132,5 +138,14 @@ impl NodeControl for RemoteNodes {
         limit: Duration,
     ) -> Result<v1::TouchResponse, DfsError> {
         within(node, limit, self.client(node)?.touch(request)).await
+    }
+
+    async fn inventory(
+        &self,
+        node: &NodeTarget,
+        request: v1::InventoryRequest,
+        limit: Duration,
+    ) -> Result<v1::InventoryResponse, DfsError> {
+        within(node, limit, self.client(node)?.inventory(request)).await
     }
 }

@@ -2,15 +2,34 @@
 
 use dfs_proto::v1;
 use dfs_proto::v1::command::Kind;
-use dfs_types::limits::{MAX_ADDRESS_BYTES, MAX_DOMAIN_BYTES};
+use dfs_types::limits::{MAX_ADDRESS_BYTES, MAX_DOMAIN_BYTES, MAX_LIST_ROWS_EXAMINED};
 use dfs_types::{ChunkId, ClusterId, DfsError, ErrorCode, Incarnation, NodeId, RealmId};
-use metadata_core::query::{self, NodeView};
+use metadata_core::kv::KvRead;
+use metadata_core::query::{self, ChunkView, CopyView, NodeView};
 use metadata_core::rows::ChunkKey;
 
 use super::session::Session;
 
 /// Faults taken from one heartbeat.
 const MAX_FAULTS: usize = 256;
+
+/// Rows of a node looked at to say what it alone has.
+const MAX_LOOKED_AT: usize = MAX_LIST_ROWS_EXAMINED as usize;
+
+fn find(kv: &dyn KvRead, id: &NodeId) -> Result<NodeView, DfsError> {
+    query::node(kv, id.as_str())?
+        .ok_or_else(|| DfsError::new(ErrorCode::NodeNotFound, format!("there is no node {id}")))
+}
+
+/// Chunks at this seat that are wanted and have no copy elsewhere that counts.
+fn only_here(kv: &dyn KvRead, seat: u32) -> Result<u64, DfsError> {
+    let chunks = query::chunks_of_node(kv, seat, None, MAX_LOOKED_AT)?;
+    let alone = |chunk: &&ChunkView| {
+        let elsewhere = |copy: &CopyView| copy.holder.seat != seat && copy.counts();
+        chunk.wanted > 0 && !chunk.copies.iter().any(elsewhere)
+    };
+    Ok(chunks.iter().filter(alone).count() as u64)
+}
 
 impl Session {
     pub(super) fn node_info(&self, found: &NodeView) -> Result<v1::NodeInfo, DfsError> {
@@ -27,6 +46,9 @@ impl Session {
             capacity: life.as_ref().map_or(found.row.capacity, |life| life.capacity),
             used: life.as_ref().map_or(found.seat.bytes, |life| life.used),
             chunks: found.seat.chunks,
+            absent_chunks: life.as_ref().map_or(0, |life| life.absence.absent),
+            absence_held: life.as_ref().is_some_and(|life| life.absence.held),
+            chunks_only_here: 0,
             version: life.map_or_else(String::new, |life| life.version),
         })
     }
@@ -44,8 +66,74 @@ impl Session {
     pub(super) async fn get_node(&self, request: v1::GetNodeRequest) -> Result<v1::NodeInfo, DfsError> {
         let id = NodeId::new(request.node_id.as_str())?;
         let view = self.view().await?;
-        let found = query::node(&view, id.as_str())?
-            .ok_or_else(|| DfsError::new(ErrorCode::NodeNotFound, format!("there is no node {id}")))?;
+        let found = find(&view, &id)?;
+        let mut info = self.node_info(&found)?;
+        if matches!(info.state(), v1::NodeState::Draining | v1::NodeState::Down) {
+            info.chunks_only_here = only_here(&view, found.row.seat)?;
+        }
+        Ok(info)
+    }
+
+    pub(super) async fn drain_node(&self, request: v1::DrainNodeRequest) -> Result<v1::NodeInfo, DfsError> {
+        let id = NodeId::new(request.node_id.as_str())?;
+        let found = find(&self.view().await?, &id)?;
+        if found.row.state() != v1::NodeState::Draining {
+            self.set_node_state(&request.mutation, &found, v1::NodeState::Draining).await?;
+        }
+        self.node_info(&find(&self.local()?, &id)?)
+    }
+
+    pub(super) async fn resume_node(&self, request: v1::ResumeNodeRequest) -> Result<v1::NodeInfo, DfsError> {
+        let id = NodeId::new(request.node_id.as_str())?;
+        let found = find(&self.view().await?, &id)?;
+        if found.row.state() == v1::NodeState::Draining {
+            // Its copies would count at once, and nobody has heard that they are there.
+            if !self.operations.node_at(found.row.clone())?.alive {
+                return Err(DfsError::new(
+                    ErrorCode::NodeConflict,
+                    format!(
+                        "node {id} sends no heartbeats: start it, then resume it; or let the drain go on and remove it"
+                    ),
+                ));
+            }
+            self.set_node_state(&request.mutation, &found, v1::NodeState::Up).await?;
+        }
+        self.node_info(&find(&self.local()?, &id)?)
+    }
+
+    async fn set_node_state(
+        &self,
+        mutation: &Option<v1::Mutation>,
+        found: &NodeView,
+        state: v1::NodeState,
+    ) -> Result<(), DfsError> {
+        let kind = Kind::SetNodeState(v1::SetNodeState {
+            node_id: found.row.node_id.clone(),
+            incarnation: found.row.incarnation.clone(),
+            state: state.into(),
+        });
+        self.propose(mutation, kind).await?;
+        tracing::warn!(
+            node = found.row.node_id,
+            state = state.as_str_name(),
+            "an operator changed the node's state"
+        );
+        Ok(())
+    }
+
+    pub(super) async fn confirm_loss(
+        &self,
+        request: v1::ConfirmLossRequest,
+    ) -> Result<v1::NodeInfo, DfsError> {
+        let id = NodeId::new(request.node_id.as_str())?;
+        let found = find(&self.view().await?, &id)?;
+        let Some(absence) = self.parts().book.confirm_loss(&id) else {
+            return Err(DfsError::new(
+                ErrorCode::FailedPrecondition,
+                format!("no loss on node {id} waits to be accepted: see `dfsctl node show {id}`"),
+            ));
+        };
+        tracing::warn!(node = %id, absent = absence.absent, listed = absence.listed, "an operator accepted the loss");
         self.node_info(&found)
     }
 
@@ -55,9 +143,35 @@ impl Session {
     ) -> Result<v1::CommitPosition, DfsError> {
         let id = NodeId::new(request.node_id.as_str())?;
         let kind = Kind::DropNode(v1::DropNode { node_id: id.to_string() });
-        let result = self.propose(&request.mutation, kind).await?;
-        self.parts().book.forget(&id);
-        Ok(v1::CommitPosition { position: result.position })
+        match self.propose(&request.mutation, kind).await {
+            Ok(result) => {
+                self.parts().book.forget(&id);
+                Ok(v1::CommitPosition { position: result.position })
+            }
+            Err(error) if error.code == ErrorCode::NodeConflict => Err(self.why_not_removed(&id, error)?),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What keeps a node from being removed, and what to do about it.
+    fn why_not_removed(&self, id: &NodeId, refused: DfsError) -> Result<DfsError, DfsError> {
+        let view = self.local()?;
+        let Some(found) = query::node(&view, id.as_str())?.filter(|found| found.seat.chunks > 0) else {
+            return Ok(refused);
+        };
+        let alive = self.operations.node_at(found.row.clone())?.alive;
+        let (chunks, only_here) = (found.seat.chunks, only_here(&view, found.row.seat)?);
+        let draining = found.row.state() == v1::NodeState::Draining;
+        let holds = match only_here {
+            0 => format!("node {id} still holds {chunks} chunks"),
+            _ => format!("node {id} still holds {chunks} chunks, {only_here} of them with no other copy"),
+        };
+        let next = match (draining, only_here > 0 && !alive) {
+            (_, true) => format!("start {id} so that they can be copied, or delete the files they belong to"),
+            (false, false) => format!("empty it first: dfsctl node drain {id} --wait"),
+            (true, false) => format!("its drain is under way: dfsctl node drain {id} --wait"),
+        };
+        Ok(DfsError::new(ErrorCode::NodeConflict, format!("{holds}; {next}")))
     }
 
     /// A chunk server begins, or speaks to this leader for the first time: what changed is proposed,

@@ -2,6 +2,8 @@
 //! without keys, and chunk servers that exist only as certificates and receipts.
 #![allow(dead_code)] // each test program uses a part
 
+pub mod uploads;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
@@ -40,6 +42,10 @@ pub struct Fleet {
     pub nodes: Mutex<BTreeMap<NodeId, FakeNode>>,
     pub copies: Mutex<Vec<(NodeId, ChunkId)>>,
     pub deletes: Mutex<Vec<(NodeId, ChunkId)>>,
+    /// How often an inventory was asked for.
+    pub inventories: Mutex<usize>,
+    /// Nodes that refuse every copy, and how often they did.
+    pub refusing: Mutex<BTreeMap<NodeId, usize>>,
     /// Nodes that answer neither probes nor touches.
     pub unreachable: Mutex<BTreeSet<NodeId>>,
 }
@@ -47,7 +53,21 @@ pub struct Fleet {
 pub struct FakeNode {
     pub incarnation: Incarnation,
     pub secret: Secret<32>,
-    pub chunks: BTreeMap<(RealmId, ChunkId), u64>,
+    pub chunks: BTreeMap<(RealmId, ChunkId), Stored>,
+}
+
+#[derive(Clone, Copy)]
+pub struct Stored {
+    pub sealed: u64,
+    pub epoch: u64,
+}
+
+impl FakeNode {
+    /// As a node does: what is there keeps the highest epoch.
+    fn store(&mut self, key: (RealmId, ChunkId), sealed: u64, epoch: u64) {
+        let stored = self.chunks.entry(key).or_insert(Stored { sealed, epoch });
+        stored.epoch = stored.epoch.max(epoch);
+    }
 }
 
 impl Fleet {
@@ -64,7 +84,7 @@ impl Fleet {
         let mut nodes = self.nodes.lock().unwrap();
         let node = NodeId::new(node).unwrap();
         let at = nodes.get_mut(&node).unwrap();
-        at.chunks.insert((realm, chunk), sealed);
+        at.store((realm, chunk), sealed, epoch);
         receipt(&node, at, realm, scope, epoch, chunk, sealed)
     }
 }
@@ -104,9 +124,13 @@ impl NodeControl for Fleet {
     ) -> Result<v1::CopyChunkResponse, DfsError> {
         let (realm, chunk) = ids(&request.realm_id, &request.chunk_id);
         assert!(!request.sources.is_empty(), "a copy needs a source");
+        if let Some(count) = self.refusing.lock().unwrap().get_mut(&node.node) {
+            *count += 1;
+            return Err(DfsError::new(ErrorCode::NoSpace, "no room for copies"));
+        }
         let mut nodes = self.nodes.lock().unwrap();
         let at = nodes.get_mut(&node.node).unwrap();
-        at.chunks.insert((realm, chunk), request.sealed_length);
+        at.store((realm, chunk), request.sealed_length, request.epoch);
         self.copies.lock().unwrap().push((node.node.clone(), chunk));
         let scope = request.task_id.as_ref().try_into().unwrap();
         let receipt = receipt(&node.node, at, realm, scope, request.epoch, chunk, request.sealed_length);
@@ -133,10 +157,14 @@ impl NodeControl for Fleet {
         let outcomes = request.tickets.iter().map(|ticket| {
             let key = ids(&ticket.realm_id, &ticket.chunk_id);
             self.deletes.lock().unwrap().push((node.node.clone(), key.1));
-            let outcome = match at.chunks.remove(&key) {
+            let outcome = match at.chunks.get(&key) {
+                Some(stored) if stored.epoch >= ticket.position => v1::DeleteOutcome::KeptNewer,
                 Some(_) => v1::DeleteOutcome::Deleted,
                 None => v1::DeleteOutcome::Absent,
             };
+            if outcome == v1::DeleteOutcome::Deleted {
+                at.chunks.remove(&key);
+            }
             outcome.into()
         });
         Ok(v1::DeleteChunksResponse { outcomes: outcomes.collect() })
@@ -170,19 +198,51 @@ impl NodeControl for Fleet {
         if self.unreachable.lock().unwrap().contains(&node.node) {
             return Err(DfsError::new(ErrorCode::Unavailable, "connection refused"));
         }
-        let nodes = self.nodes.lock().unwrap();
-        let at = &nodes[&node.node];
+        let mut nodes = self.nodes.lock().unwrap();
+        let at = nodes.get_mut(&node.node).unwrap();
         let receipts = request.chunks.iter().map(|chunk| {
             let key = ids(&chunk.realm_id, &chunk.chunk_id);
-            match at.chunks.get(&key) {
-                Some(sealed) => {
+            match at.chunks.get_mut(&key) {
+                Some(stored) => {
+                    stored.epoch = stored.epoch.max(request.epoch);
+                    let sealed = stored.sealed;
                     let scope = request.task_id.as_ref().try_into().unwrap();
-                    receipt(&node.node, at, key.0, scope, request.epoch, key.1, *sealed).into()
+                    receipt(&node.node, at, key.0, scope, request.epoch, key.1, sealed).into()
                 }
                 None => bytes::Bytes::new(),
             }
         });
         Ok(v1::TouchResponse { receipts: receipts.collect() })
+    }
+
+    async fn inventory(
+        &self,
+        node: &NodeTarget,
+        request: v1::InventoryRequest,
+        _: Duration,
+    ) -> Result<v1::InventoryResponse, DfsError> {
+        if self.unreachable.lock().unwrap().contains(&node.node) {
+            return Err(DfsError::new(ErrorCode::Unavailable, "connection refused"));
+        }
+        *self.inventories.lock().unwrap() += 1;
+        let nodes = self.nodes.lock().unwrap();
+        // The leader may know of it before this test does.
+        let at = nodes.get(&node.node).ok_or_else(|| DfsError::new(ErrorCode::Unavailable, "gone"))?;
+        let after = request.after.map(|key| ids(&key.realm_id, &key.chunk_id));
+        let (chunks, limit) = (&at.chunks, request.limit as usize);
+        let entries: Vec<_> = chunks
+            .iter()
+            .filter(|(key, _)| after.is_none_or(|after| **key > after))
+            .take(limit)
+            .map(|((realm, chunk), stored)| v1::InventoryEntry {
+                realm_id: realm.to_vec().into(),
+                chunk_id: chunk.to_vec().into(),
+                sealed_length: stored.sealed,
+                epoch: stored.epoch,
+                quarantined: false,
+            })
+            .collect();
+        Ok(v1::InventoryResponse { end: entries.len() < limit, entries })
     }
 }
 
