@@ -248,6 +248,26 @@ impl Client {
         read!(self, v1::GetNodeRequest { node_id: node_id.to_owned() }, get_node)
     }
 
+    /// Admin: has a node's chunks copied elsewhere and taken off it. Goes on by itself; see [`Self::node`].
+    pub async fn drain_node(&self, node_id: &str) -> Result<v1::NodeInfo> {
+        let build = |mutation| v1::DrainNodeRequest { mutation: Some(mutation), node_id: node_id.to_owned() };
+        change!(self, build, drain_node)
+    }
+
+    /// Admin: ends a drain; what is left on the node counts again. `node_conflict` if it is silent.
+    pub async fn resume_node(&self, node_id: &str) -> Result<v1::NodeInfo> {
+        let build =
+            |mutation| v1::ResumeNodeRequest { mutation: Some(mutation), node_id: node_id.to_owned() };
+        change!(self, build, resume_node)
+    }
+
+    /// Admin: accepts that a node lost the chunks its inventory lacks. `failed_precondition` if none
+    /// wait for it.
+    pub async fn confirm_loss(&self, node_id: &str) -> Result<v1::NodeInfo> {
+        let build = |_: v1::Mutation| v1::ConfirmLossRequest { node_id: node_id.to_owned() };
+        change!(self, build, confirm_loss)
+    }
+
     /// Admin: forgets a node that owns nothing any more; `node_conflict` otherwise.
     pub async fn remove_node(&self, node_id: &str) -> Result<v1::CommitPosition> {
         let build =

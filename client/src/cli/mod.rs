@@ -32,6 +32,7 @@ mod stat;
 mod user;
 
 pub mod dev;
+mod drain;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -20,6 +20,18 @@ enum NodeCommand {
     Ls,
     /// Show one
     Show { node: String },
+    /// Have its chunks copied elsewhere and taken off it; also of a dead one that is given up
+    #[command(after_help = super::drain::EXAMPLES)]
+    Drain {
+        node: String,
+        /// Wait until nothing is left on it; Ctrl-C ends the waiting, not the drain
+        #[arg(long)]
+        wait: bool,
+    },
+    /// End a drain: what is left on it counts again
+    Resume { node: String },
+    /// Accept that it lost the chunks it misses (`absence_held` in `node show`)
+    ConfirmLoss { node: String },
     /// Forget one that holds nothing any more
     Remove { node: String },
 }
@@ -38,6 +50,17 @@ pub(crate) async fn run(args: NodeArgs, context: &Context) -> Result<(), CliErro
                 let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                 let fields = value.as_object().into_iter().flatten();
                 format::table(None, fields.map(|(field, value)| [field.clone(), text(value)]))
+            })
+        }
+        NodeCommand::Drain { node, wait } => super::drain::run(&client, &node, wait, context).await,
+        NodeCommand::Resume { node } => {
+            let info = client.resume_node(&node).await?;
+            context.output.result(&node_json(&info), || format!("{node} is {}", state(info.state)))
+        }
+        NodeCommand::ConfirmLoss { node } => {
+            let info = client.confirm_loss(&node).await?;
+            context.output.result(&node_json(&info), || {
+                format!("{} missing chunks of {node} are given up, as it confirms each", info.absent_chunks)
             })
         }
         NodeCommand::Remove { node } => {
@@ -80,6 +103,9 @@ pub(crate) fn node_json(node: &v1::NodeInfo) -> Value {
         "capacity": node.capacity,
         "used": node.used,
         "chunks": node.chunks,
+        "chunks_only_here": node.chunks_only_here,
+        "absent_chunks": node.absent_chunks,
+        "absence_held": node.absence_held,
         "version": node.version,
     })
 }
