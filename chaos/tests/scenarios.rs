@@ -59,6 +59,9 @@ scenarios! {
     isolated_member_returns = "isolated-member-returns";
     leader_cut_off = "leader-cut-off";
     one_way_partition = "one-way-partition";
+    orphans_collected = "orphans-collected";
+    drain_and_remove = "drain-and-remove";
+    remove_dead_node = "remove-dead-node";
     paused_leader = "paused-leader";
     openapi_walk = "openapi-walk";
     rest_walk = "rest-walk";

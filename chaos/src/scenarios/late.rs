@@ -1,6 +1,7 @@
 //! What was said about a chunk before it was purged does not count afterwards: delete tickets that come
 //! late, receipts that are shown again.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,7 +30,10 @@ fn counter(cluster: &Cluster, name: &str) -> Result<u64> {
 }
 
 fn late_delete_tickets(context: &Context) -> Result<()> {
+    let gates = tempfile::tempdir()?;
+    let gate = gates.path().join("tickets");
     let options = ClusterOptions::default()
+        .set("DFS_TICKET_GATE", gate.display())
         .set("DFS_TRASH_PERIOD_MS", 100)
         .set("DFS_BACKGROUND_MS", 50)
         .set("DFS_TICK_MS", 100)
@@ -41,7 +45,59 @@ fn late_delete_tickets(context: &Context) -> Result<()> {
         put_again(&cluster, context.seed, &format!("late{round}"), &paused)
             .with_context(|| format!("paused: {paused:?}\n{}", cluster.log_tails(12)))?;
     }
+    put_again_before_tickets(&cluster, context.seed, &gate).with_context(|| cluster.log_tails(12))?;
     replayed_receipts(&cluster, context.seed)
+}
+
+/// The same with tickets that are certainly drawn up before the content is put again, and delivered
+/// after it was acknowledged: the leader holds them back.
+fn put_again_before_tickets(cluster: &Cluster, seed: u64, gate: &Path) -> Result<()> {
+    let source = cluster.scratch().join("gate");
+    content::write_file(&source, seed, "gate", LENGTH)?;
+    let before = disks::copies(cluster, &[])?;
+    cluster.dfsctl([Path::new("put"), &source, Path::new("dfs://late/gate-first")])?;
+    let chunks = new_chunks(cluster, &before)?;
+    std::fs::write(gate, b"shut")?;
+    cluster.dfsctl(["rm", "--purge", "dfs://late/gate-first"])?;
+    let waiting = (3 * chunks.len()) as u64;
+    let held = || -> Result<()> {
+        let (pending, trash) = (counter(cluster, "pending_purges")?, counter(cluster, "trash_chunks")?);
+        ensure!(pending == waiting && trash == 0, "{pending} tickets and {trash} trash, not {waiting} and 0");
+        for node in ["n1", "n2", "n3"] {
+            ensure!(gate.with_extension(node).exists(), "no ticket for {node} is held");
+        }
+        Ok(())
+    };
+    until("tickets for every node drawn up and held back", PATIENCE, held)?;
+    cluster.dfsctl([Path::new("put"), &source, Path::new("dfs://late/gate-again")])?;
+    held().context("after the content was put again")?;
+    std::fs::remove_file(gate)?;
+    until("late tickets delivered, and three copies of every chunk on the disks", PATIENCE, || {
+        let (pending, deficits) = (counter(cluster, "pending_purges")?, counter(cluster, "deficits")?);
+        let copies = disks::copies(cluster, &[])?;
+        let low = chunks.keys().filter(|name| copies.get(name).copied().unwrap_or(0) < 3).count();
+        ensure!(
+            pending == 0 && deficits == 0 && low == 0,
+            "{pending} tickets, {deficits} deficits, {low} of {} chunks with too few copies",
+            chunks.len()
+        );
+        Ok(())
+    })?;
+    read_from_each_node(cluster, seed, "gate", "dfs://late/gate-again")
+}
+
+/// The chunks that came since `before`, once there are three copies of each.
+fn new_chunks(
+    cluster: &Cluster,
+    before: &BTreeMap<disks::ChunkName, usize>,
+) -> Result<BTreeMap<disks::ChunkName, usize>> {
+    until("three copies of each chunk", PATIENCE, || {
+        let mut chunks = disks::copies(cluster, &[])?;
+        chunks.retain(|name, _| !before.contains_key(name));
+        let whole = !chunks.is_empty() && chunks.values().all(|copies| *copies == 3);
+        ensure!(whole && counter(cluster, "deficits")? == 0, "not three copies: {chunks:?}");
+        Ok(chunks)
+    })
 }
 
 /// Purges a file while some nodes are paused, so that their tickets wait in their sockets or at the
@@ -52,13 +108,7 @@ fn put_again(cluster: &Cluster, seed: u64, label: &str, paused: &[&str]) -> Resu
     let (first, again) = (format!("dfs://late/{label}-first"), format!("dfs://late/{label}-again"));
     let before = disks::copies(cluster, &[])?;
     cluster.dfsctl([Path::new("put"), &source, Path::new(&first)])?;
-    let chunks = until("three copies of each chunk", PATIENCE, || {
-        let mut chunks = disks::copies(cluster, &[])?;
-        chunks.retain(|name, _| !before.contains_key(name));
-        let whole = !chunks.is_empty() && chunks.values().all(|copies| *copies == 3);
-        ensure!(whole && counter(cluster, "deficits")? == 0, "not three copies: {chunks:?}");
-        Ok(chunks)
-    })?;
+    let chunks = new_chunks(cluster, &before)?;
 
     for node in paused {
         cluster.pause(node)?;

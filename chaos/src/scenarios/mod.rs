@@ -21,6 +21,7 @@ mod memory;
 mod metadata_rot;
 mod object_store;
 mod openapi;
+mod nodes;
 mod partitions;
 mod paused;
 mod power;
@@ -94,6 +95,9 @@ pub const SCENARIOS: &[Scenario] = &[
     partitions::ISOLATED_MEMBER_RETURNS,
     partitions::LEADER_CUT_OFF,
     partitions::ONE_WAY_PARTITION,
+    nodes::ORPHANS_COLLECTED,
+    nodes::DRAIN_AND_REMOVE,
+    nodes::REMOVE_DEAD_NODE,
     paused::PAUSED_LEADER,
     rest::WALK,
     rot::FLIPPED_BYTES,
