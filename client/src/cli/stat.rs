@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::address::Address;
 use super::{CliError, Context, format, ls};
-use crate::{Client, DfsError, ErrorCode, FileRef, Listing, v1};
+use crate::{Client, DfsError, ErrorCode, FileRef, v1};
 
 /// Show a file: size, version, and how many copies of its worst chunk there are and where
 #[derive(clap::Args, Debug)]
@@ -85,16 +85,10 @@ async fn deleted(
     context: &Context,
 ) -> Result<(), CliError> {
     let shown = format::printable(&address.to_string());
-    let at_ms = deleted_unix_ms(client, address, info.version).await?;
-    let keep_ms = client.bucket(&address.bucket).await?.keep_ms;
+    let at_ms = info.updated_unix_ms;
     // Told with "about": the keep time that counts is the one the bucket had when it happened.
-    let until_ms = at_ms.map(|at| at.saturating_add(keep_ms));
-    let times = match (at_ms, until_ms) {
-        (Some(at), Some(until)) => {
-            format!(" at {}; it is kept until about {}", format::time(at), format::time(until))
-        }
-        _ => String::new(),
-    };
+    let until_ms = at_ms.saturating_add(client.bucket(&address.bucket).await?.keep_ms);
+    let times = format!(" at {}; it is kept until about {}", format::time(at_ms), format::time(until_ms));
     if !wanted {
         let error = DfsError::new(ErrorCode::NotFound, format!("{shown} was deleted{times}"));
         return Err(CliError::from(error).with_hint(format!(
@@ -103,8 +97,8 @@ async fn deleted(
         )));
     }
     let mut value = ls::file_json(info);
-    value["deleted_at"] = json!(at_ms.map(format::time));
-    value["kept_until"] = json!(until_ms.map(format::time));
+    value["deleted_at"] = json!(format::time(at_ms));
+    value["kept_until"] = json!(format::time(until_ms));
     context.output.result(&value, || {
         let lines = [
             format!("path      {shown}"),
@@ -112,32 +106,10 @@ async fn deleted(
             format!("version   {} (the deletion)", info.version),
             format!("file id   {}", format::id(&info.file_id)),
             format!("created   {}", format::time(info.created_unix_ms)),
+            format!("by        {}", format::id(&info.owner)),
         ];
         lines.join("\n")
     })
-}
-
-/// When the file was deleted, which only listings say. `None` if it changed since it was asked about.
-async fn deleted_unix_ms(client: &Client, address: &Address, version: u64) -> Result<Option<u64>, CliError> {
-    let mut listing = Listing::under(&address.bucket, &address.key);
-    listing.include_deleted = true;
-    // The key itself is the first of those that begin with it.
-    listing.limit = 1;
-    loop {
-        let page = client.list(listing.clone()).await?;
-        if let Some(entry) = page.entries.into_iter().next() {
-            return Ok(match entry.kind {
-                Some(v1::list_entry::Kind::File(info)) if info.version == version => {
-                    Some(info.updated_unix_ms)
-                }
-                _ => None,
-            });
-        }
-        if page.next_cursor.is_empty() {
-            return Ok(None);
-        }
-        listing.cursor = page.next_cursor;
-    }
 }
 
 /// `copies    2 of 3 (worst chunk 4): n1 [rack-a], n2 [rack-b]`

@@ -20,6 +20,8 @@ pub struct FileView {
     pub version: u64,
     /// None: the file is deleted.
     pub row: Option<v1::VersionRow>,
+    /// The delete marker, when `row` is None: when it was deleted, and by whom.
+    pub marker: Option<v1::HeadRow>,
     /// The head names this version.
     pub current: bool,
 }
@@ -94,7 +96,39 @@ fn view(
         Some(row.ok_or_else(|| not_found(format!("file {file_id} has no version {version}")))?)
     };
     let current = current.is_some_and(|(head, _)| head == version);
-    Ok(FileView { bucket, file_id, file, version, row, current })
+    let marker = head.filter(|_| deleted);
+    Ok(FileView { bucket, file_id, file, version, row, marker, current })
+}
+
+/// What became of a file, newest first: its deletion, if it is deleted now, and the versions that are kept;
+/// those older than `before` if given, at most `limit`.
+pub fn history(
+    kv: &dyn KvRead,
+    found: &FileView,
+    before: Option<u64>,
+    limit: usize,
+) -> Result<Vec<FileView>, DfsError> {
+    let file_id = found.file_id;
+    let bucket_id = BucketId::from_slice(&found.bucket.bucket_id)?;
+    let head = if found.file.detached { None } else { head(kv, bucket_id, &found.file.key)? };
+    let current = head.as_ref().map(|head| head.version);
+    let marker = head.filter(|head| head.deleted && before.is_none_or(|before| head.version < before));
+    let mut page: Vec<FileView> = marker
+        .map(|marker| FileView {
+            version: marker.version,
+            row: None,
+            current: true,
+            marker: Some(marker),
+            ..found.clone()
+        })
+        .into_iter()
+        .collect();
+    for (version, row) in versions_page(kv, file_id, before, limit.saturating_sub(page.len()))? {
+        let current = current == Some(version);
+        page.push(FileView { version, row: Some(row), marker: None, current, ..found.clone() });
+    }
+    page.truncate(limit);
+    Ok(page)
 }
 
 /// Versions of a file, newest first, those older than `before` if given, at most `limit`.
@@ -144,6 +178,19 @@ mod tests {
         world.ok(ann, delete(&id, "a"));
         let gone = by_path(&world, ann, None).unwrap();
         assert!(gone.row.is_none() && gone.current);
+        // The deletion says when, and is the newest of the history; the cursor goes through it.
+        let marker = gone.marker.clone().unwrap();
+        assert_eq!((marker.version, marker.owner.as_ref()), (gone.version, ann.as_bytes().as_slice()));
+        assert!(marker.unix_ms > 0);
+        let history = |before, limit| -> Vec<(u64, bool)> {
+            let page = history(&world.kv, &gone, before, limit).unwrap();
+            page.iter().map(|view| (view.version, view.row.is_none() && view.current)).collect()
+        };
+        let (newest, second, first) = ((gone.version, true), (two.version, false), (one.version, false));
+        assert_eq!(history(None, 9), [newest, second, first]);
+        assert_eq!(history(None, 1), [newest]);
+        assert_eq!(history(Some(gone.version), 1), [second]);
+        assert_eq!(history(Some(two.version), 9), [first]);
         assert!(by_path(&world, ann, Some(two.version)).unwrap().row.is_some());
 
         // Replaced by a rename, the file has no current version, but still its old ones.

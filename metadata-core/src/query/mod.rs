@@ -17,7 +17,7 @@ pub use crate::rules::roster::Holder;
 pub use buckets::{BucketPage, bucket_by_id, bucket_for, buckets_page, may_see};
 pub use chunks::{ChunkView, CopyView, WorstChunk, chunk, chunk_of_version, worst_chunk};
 pub use cluster::{applied, clock, cluster, counters, position_at, state_hash};
-pub use files::{FileView, find_by_id, find_by_path, find_file, head, versions_page};
+pub use files::{FileView, find_by_id, find_by_path, find_file, head, history, versions_page};
 pub use list::{ListPage, ListParams, Listed, list};
 pub use nodes::{NodeView, node, node_by_incarnation, nodes, nodes_to_recheck};
 pub use principals::{principal, principal_by_key_hash, principal_by_name, principals_page};

@@ -5,7 +5,7 @@ use chunk_format::root::{open_root, seal_root};
 use dfs_proto::v1;
 use dfs_proto::v1::command::Kind;
 use dfs_types::{BucketId, BucketName, DfsError, DfsPath, ErrorCode, FileId};
-use metadata_core::query::{self, FileView, ListParams, Listed};
+use metadata_core::query::{self, ListParams, Listed};
 use metadata_core::rows::{self, files::Files};
 
 use super::buckets::list_limit;
@@ -69,19 +69,13 @@ impl Session {
             };
         let view = self.view().await?;
         let found = self.find(&view, &request.file)?;
-        let page = query::versions_page(&view, found.file_id, before, limit)?;
-        let next_cursor = if page.len() == limit {
-            page.last().map_or(0, |(version, _)| *version).to_string()
-        } else {
-            String::new()
+        let page = query::history(&view, &found, before, limit)?;
+        let next_cursor = match page.last() {
+            Some(last) if page.len() == limit => last.version.to_string(),
+            _ => String::new(),
         };
         let position = view.position().0;
-        let versions = page
-            .into_iter()
-            .map(|(version, row)| {
-                clear_info(&FileView { version, row: Some(row), ..found.clone() }, position)
-            })
-            .collect();
+        let versions = page.iter().map(|found| clear_info(found, position)).collect();
         Ok(v1::ListVersionsResponse { versions, next_cursor, position })
     }
 

@@ -20,15 +20,16 @@ const MAX_STAT_PAGES: usize = 64;
 
 /// The facts of a version that are kept in the clear.
 pub(super) fn clear_info(found: &FileView, position: u64) -> v1::FileInfo {
-    let row = found.row.as_ref();
+    let (row, marker) = (found.row.as_ref(), found.marker.as_ref());
+    let owner = row.map(|row| &row.owner).or(marker.map(|marker| &marker.owner));
     v1::FileInfo {
         file_id: found.file_id.to_vec().into(),
         path: path_of(found),
         version: found.version,
         size: row.map_or(0, |row| row.size),
         created_unix_ms: found.file.created_unix_ms,
-        updated_unix_ms: row.map_or(0, |row| row.unix_ms),
-        owner: row.map_or_else(|| found.bucket.owner.clone(), |row| row.owner.clone()),
+        updated_unix_ms: row.map(|row| row.unix_ms).or(marker.map(|marker| marker.unix_ms)).unwrap_or(0),
+        owner: owner.unwrap_or(&found.bucket.owner).clone(),
         chunks: row.map_or(0, |row| row.chunks),
         policy: row.and_then(|row| row.policy),
         inline: row.is_some_and(|row| row.inline || row.manifest_id.is_empty()),
