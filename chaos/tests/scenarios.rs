@@ -62,6 +62,7 @@ scenarios! {
     orphans_collected = "orphans-collected";
     drain_and_remove = "drain-and-remove";
     remove_dead_node = "remove-dead-node";
+    metadata_disk_full = "metadata-disk-full";
     paused_leader = "paused-leader";
     openapi_walk = "openapi-walk";
     rest_walk = "rest-walk";

@@ -298,6 +298,13 @@ impl Client {
         change!(self, build, remove_member)
     }
 
+    /// Admin: raises the cluster to feature level `level`, the present one and one more. There is no way
+    /// back. `failed_precondition` while a metadata server's build does not know the level.
+    pub async fn raise_feature_level(&self, level: u32) -> Result<v1::RaiseFeatureLevelResponse> {
+        let build = |mutation| v1::RaiseFeatureLevelRequest { mutation: Some(mutation), level };
+        change!(self, build, raise_feature_level)
+    }
+
     /// Admin: makes a user. The answer holds the API key, this once.
     pub async fn create_principal(&self, name: &str, role: v1::Role) -> Result<v1::PrincipalInfo> {
         let build = |mutation| v1::CreatePrincipalRequest {

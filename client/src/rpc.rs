@@ -40,7 +40,7 @@ positioned! {
     Bucket ListBucketsResponse CommitPosition InitUploadResponse PlanChunksResponse UploadInfo
     CommitUploadResponse FileInfo OpenReadResponse ListResponse ListVersionsResponse DeleteResponse
     ChunkLocations ListNodesResponse ClusterStatusResponse ListMembersResponse PrincipalInfo
-    ListPrincipalsResponse
+    ListPrincipalsResponse RaiseFeatureLevelResponse
 }
 
 impl Positioned for v1::ReportReplicaResponse {

@@ -4,9 +4,11 @@
 //! entry give the same bytes on every member. The caller commits `writes` as one atomic batch.
 
 use dfs_proto::v1;
-use dfs_types::DfsError;
+use dfs_types::{DfsError, ErrorCode};
 
 use crate::kv::{KvError, KvRead, WriteSet};
+use crate::ops::ctx::Fault;
+pub use crate::rules::features::LATEST as LATEST_FEATURE_LEVEL;
 
 /// The only entry format there is.
 pub const ENTRY_FORMAT: u32 = 1;
@@ -31,6 +33,11 @@ pub enum ApplyError {
         "command {place} of entry {log_index} is of a kind this build does not know: upgrade this server"
     )]
     UnknownCommand { log_index: u64, place: usize },
+    #[error(
+        "position {position}: the cluster is at feature level {level}, which this build does not know: \
+         upgrade this server"
+    )]
+    UnknownFeatureLevel { position: u64, level: u32 },
     #[error("entry {log_index} comes again or too late: the state is at position {applied}")]
     OutOfOrder { log_index: u64, applied: u64 },
     #[error("entry {log_index} has {commands} commands, more than fit")]
@@ -40,6 +47,22 @@ pub enum ApplyError {
 /// Checks a command's form and bounds, without any state, before it is proposed.
 pub fn validate(command: &v1::Command) -> Result<(), DfsError> {
     crate::ops::check(command)
+}
+
+/// Refuses a command of a kind above the cluster's feature level, before it is proposed; apply does the
+/// same. The state may be an older one: what is refused for that can be asked for again.
+pub fn permit(kv: &dyn KvRead, command: &v1::Command) -> Result<(), DfsError> {
+    let Some(kind) = &command.kind else { return Ok(()) };
+    match crate::rules::features::permit(kv, kind) {
+        Ok(()) => Ok(()),
+        Err(Fault::Refused(error)) => Err(error),
+        Err(Fault::Fatal(error)) => Err(error.into()),
+        // This member stops as soon as it applies anything.
+        Err(Fault::TooNew { level }) => Err(DfsError::new(
+            ErrorCode::FailedPrecondition,
+            format!("this build does not know feature level {level}: upgrade this server"),
+        )),
+    }
 }
 
 /// Applies one entry. Each command is all or nothing and sees what those before it did; the

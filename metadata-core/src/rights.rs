@@ -70,6 +70,7 @@ operations! {
     ListMembers: Observe,
     AddMember: Administer,
     RemoveMember: Administer,
+    RaiseFeatureLevel: Administer,
     CreatePrincipal: Administer,
     ListPrincipals: Administer,
     WhoAmI: Observe,

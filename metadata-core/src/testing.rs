@@ -49,6 +49,7 @@ impl World {
             wrapped_admin_realm_secret: vec![1; 66].into(),
             shared_realm_id: vec![0x5a; 16].into(),
             wrapped_shared_realm_secret: vec![1; 66].into(),
+            feature_level: 0,
         };
         world.ok(CLUSTER, Kind::Bootstrap(bootstrap));
         world

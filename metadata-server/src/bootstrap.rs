@@ -65,6 +65,8 @@ async fn propose(operations: &Operations, admin_key_file: Option<&PathBuf>) -> R
     let realm = || RealmId::generate(&*parts.clock, &*parts.entropy);
     let (admin_realm, shared_realm) = (realm(), realm());
     let wrapped = |realm: &RealmId| parts.keyring.wrap_realm_secret(realm, &parts.keyring.draw()).into();
+    // As high as every member can follow; one that is silent counts as the oldest there is.
+    let known = parts.consensus.members().await.iter().map(|member| member.feature_level.unwrap_or(0)).min();
     let kind = Kind::Bootstrap(v1::Bootstrap {
         cluster_id: parts.cluster.to_vec().into(),
         admin_id: admin.principal.to_vec().into(),
@@ -75,6 +77,7 @@ async fn propose(operations: &Operations, admin_key_file: Option<&PathBuf>) -> R
         wrapped_admin_realm_secret: wrapped(&admin_realm),
         shared_realm_id: shared_realm.to_vec().into(),
         wrapped_shared_realm_secret: wrapped(&shared_realm),
+        feature_level: known.unwrap_or(0),
     });
     operations.propose_as_cluster(kind, Instant::now() + PROPOSE_LIMIT).await?;
     Ok(())

@@ -17,6 +17,7 @@ use crate::keyring::Keyring;
 use crate::kv::Compression;
 use crate::leader::Timing;
 use crate::leader::book::LivenessTimes;
+use crate::space::SpaceSettings;
 
 /// Most copies under way at once.
 const MAX_REPAIR_PARALLEL: usize = 64;
@@ -59,10 +60,14 @@ pub struct Settings {
     /// Serve /metrics without a credential at this address as well (plain HTTP)
     #[arg(long, value_name = "IP:PORT")]
     pub metrics_listen: Option<String>,
-    /// Refuse new data when the data directory's disk has less room than this; 0: never.
-    /// Default: 1 GiB, or 2 % of a smaller disk
+    /// When the disk of this server's log and state has less room than this, the cluster takes no new
+    /// data; 0: it does. Default: 1 GiB, or 2 % of a smaller disk
     #[arg(long, value_name = "BYTES")]
     pub reserve_bytes: Option<u64>,
+    /// Length of the file `ballast` in the data directory, which is given back when the disk is nearly
+    /// full; 0: none. Default: 64 MiB, or a sixteenth of a smaller disk
+    #[arg(long, value_name = "BYTES")]
+    pub ballast_bytes: Option<u64>,
     /// Bytes a second that copies of the cluster's own may move to and from one chunk server; 0: no
     /// limit. Default: 64 MiB
     #[arg(long, value_name = "BYTES")]
@@ -140,6 +145,7 @@ impl Default for Settings {
             initial_members: Vec::new(),
             metrics_listen: None,
             reserve_bytes: None,
+            ballast_bytes: None,
             log_level: Some("info".to_owned()),
             log_format: Some(LogFormat::Json),
             log_file: None,
@@ -179,8 +185,7 @@ pub struct Setup {
     /// Name -> address; empty: wait to be added to a cluster.
     pub initial_members: BTreeMap<String, String>,
     pub metrics_listen: Option<String>,
-    /// None: the default, which depends on the disk.
-    pub reserve_bytes: Option<u64>,
+    pub space: SpaceSettings,
     pub compression: Compression,
     pub heartbeat: Duration,
     pub election_min: Duration,
@@ -301,6 +306,10 @@ impl Settings {
             inventory_interval_ms: ms(self.inventory_interval_ms, limits::INVENTORY_INTERVAL_MS),
         };
         ensure((1..=limits::MAX_TICK_MS).contains(&timing.tick_ms), "tick_ms must be 1 to 5000")?;
+        ensure(
+            self.ballast_bytes.is_none_or(|bytes| bytes <= limits::MAX_BALLAST_BYTES),
+            "ballast_bytes must be at most 16 GiB",
+        )?;
         ensure(timing.background_ms >= 10, "background_ms must be at least 10")?;
         ensure(
             (1..=MAX_REPAIR_PARALLEL).contains(&timing.repair_parallel),
@@ -314,7 +323,7 @@ impl Settings {
             admin_key_file: self.admin_key_file.clone(),
             initial_members: self.members(&name)?,
             metrics_listen: self.metrics_listen.clone(),
-            reserve_bytes: self.reserve_bytes,
+            space: SpaceSettings { reserve_bytes: self.reserve_bytes, ballast_bytes: self.ballast_bytes },
             compression: self.compression()?,
             heartbeat: Duration::from_millis(heartbeat),
             election_min: Duration::from_millis(election_min),
@@ -409,7 +418,7 @@ mod tests {
         let setup = settings(|_| {}).unwrap();
         assert_eq!(setup.initial_members["m2"], "b:2");
         assert_eq!(setup.advertise, "127.0.0.1:8080");
-        let bad: [fn(&mut Settings); 10] = [
+        let bad: [fn(&mut Settings); 11] = [
             |s| s.listen = Some("0.0.0.0:8080".into()),
             |s| s.id = None,
             |s| s.id = Some("M 1".into()),
@@ -420,6 +429,7 @@ mod tests {
             |s| s.state_compression = Some("gzip".into()),
             |s| s.node_down_ms = Some(1),
             |s| s.heartbeat_ms = Some(5_000),
+            |s| s.ballast_bytes = Some(limits::MAX_BALLAST_BYTES + 1),
         ];
         for (place, change) in bad.into_iter().enumerate() {
             assert!(settings(change).is_err(), "case {place}");

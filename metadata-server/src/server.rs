@@ -95,7 +95,8 @@ impl Server {
         let listener = TlsListener::bind(&setup.listen, tls, ListenLimits::default()).await?;
         let address = listener.local_addr();
         setup.use_port(address);
-        let consensus = Consensus::start(raft_settings(&setup, cluster), pool.clone())
+        let space = Arc::new(Space::of(&setup.data_dir, setup.space));
+        let consensus = Consensus::start(raft_settings(&setup, cluster, &space), pool.clone())
             .await
             .map_err(|error| DfsError::new(ErrorCode::FailedPrecondition, error.to_string()))?;
         let nodes = doors.nodes.unwrap_or_else(|| Arc::new(RemoteNodes::new(pool.clone())));
@@ -112,10 +113,8 @@ impl Server {
             members: pool,
             nodes,
             node_keys: NodeKeyCache::default(),
-            space: Space::default(),
             ticket_gate: setup.ticket_gate.clone(),
         });
-        space::look(&operations.parts.space, &setup.data_dir, setup.reserve_bytes)?;
         let health = Health::new(
             Role::MetadataServer.as_str(),
             setup.name.to_string(),
@@ -135,12 +134,7 @@ impl Server {
         let leading = tokio::spawn(leader::run(operations.clone(), setup.timing, shutdown.token()));
         let mut tasks = JoinSet::new();
         tasks.spawn(watch_readiness(operations.clone(), health.clone(), shutdown.clone()));
-        tasks.spawn(space::watch(
-            operations.clone(),
-            setup.data_dir.clone(),
-            setup.reserve_bytes,
-            shutdown.clone(),
-        ));
+        tasks.spawn(space::watch(space, shutdown.clone()));
         tasks.spawn(watch_consensus(consensus.clone(), health.clone(), shutdown.clone()));
         tasks.spawn(bootstrap::run(
             operations.clone(),
@@ -191,12 +185,13 @@ impl Server {
     }
 }
 
-fn raft_settings(setup: &Setup, cluster: dfs_types::ClusterId) -> RaftSettings {
+fn raft_settings(setup: &Setup, cluster: dfs_types::ClusterId, space: &Arc<Space>) -> RaftSettings {
     let mut settings = RaftSettings::new(setup.name.as_str(), &setup.advertise, cluster, &setup.data_dir);
     settings.heartbeat = setup.heartbeat;
     settings.election_min = setup.election_min;
     settings.election_max = setup.election_max;
     settings.compression = setup.compression;
+    settings.space = Arc::clone(space);
     settings.snapshot_entries = setup.snapshot_entries.unwrap_or(settings.snapshot_entries);
     settings.keep_entries = setup.keep_entries.unwrap_or(settings.keep_entries);
     settings

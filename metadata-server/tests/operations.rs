@@ -361,7 +361,9 @@ async fn below_the_reserve_nothing_new_is_taken_and_what_frees_space_goes_on() {
     let mut server = TestServer::start_with(|settings| settings.reserve_bytes = Some(u64::MAX)).await;
     let mut admin = server.admin();
     let request = v1::CreateBucketRequest { mutation: mutation(), name: "data".into(), ..Default::default() };
-    assert_eq!(code(admin.create_bucket(request).await), ErrorCode::NoSpace);
+    let refused = admin.create_bucket(request).await.unwrap_err();
+    assert!(refused.message().contains("m1"), "{refused}");
+    assert_eq!(code(Err::<(), _>(refused)), ErrorCode::NoSpace);
     assert!(admin.list_buckets(v1::ListBucketsRequest::default()).await.is_ok());
     server.add_node("n1", "a").await;
     let remove = v1::RemoveNodeRequest { mutation: mutation(), node_id: "n1".into() };

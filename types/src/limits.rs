@@ -63,6 +63,19 @@ pub const REQUEST_WINDOW: u64 = 1 << 20;
 /// hundredths.
 pub const DEFAULT_RESERVE_BYTES: u64 = GIB;
 pub const DEFAULT_RESERVE_PERCENT: u64 = 2;
+/// Its ballast file, unless it is set; of a small disk at most one part in so many.
+pub const DEFAULT_BALLAST_BYTES: u64 = 64 * MIB;
+pub const MAX_BALLAST_DISK_SHARE: u64 = 16;
+/// Most that may be set for it.
+pub const MAX_BALLAST_BYTES: u64 = 16 * GIB;
+/// With less free than this the ballast goes: room for both databases' write buffers and a new log file.
+pub const CRITICAL_FREE_BYTES: u64 = 32 * MIB;
+/// With less than this, and no ballast left, no entry is taken: room for votes and what is under way.
+pub const FULL_FREE_BYTES: u64 = 8 * MIB;
+/// How often a metadata server looks at its disk, and the leader asks the others for theirs.
+pub const DISK_LOOK_MS: u64 = 1_000;
+/// How long a silent voter's last word on its disk counts.
+pub const DISK_REPORT_LIFETIME_MS: u64 = 30_000;
 
 // Lists.
 pub const MAX_LIST_ENTRIES: u32 = 1000;
@@ -202,3 +215,9 @@ const _: () = assert!(MAX_PAGE_CHUNKS * (32 + 4 + 32) + 64 * 1024 <= MAX_COMMAND
 const _: () = assert!(CONNECTIONS_FOR_SERVERS < MAX_CONNECTIONS);
 const _: () = assert!(CONNECT_ATTEMPT_DEADLINE_MS <= CONNECT_DEADLINE_MS);
 const _: () = assert!(KEEPALIVE_INTERVAL_MS + KEEPALIVE_TIMEOUT_MS + 3_000 <= DEFAULT_DEADLINE_MS);
+// The marks of a disk lie below each other; what is under way when one is passed fits above the next.
+const _: () =
+    assert!(FULL_FREE_BYTES * 2 <= CRITICAL_FREE_BYTES && CRITICAL_FREE_BYTES * 4 <= DEFAULT_RESERVE_BYTES);
+const _: () = assert!(DEFAULT_BALLAST_BYTES <= MAX_BALLAST_BYTES);
+const _: () = assert!(MAX_ENTRY_BYTES * MAX_ENTRIES_IN_FLIGHT * 2 <= FULL_FREE_BYTES as usize);
+const _: () = assert!(DISK_LOOK_MS * 4 <= DISK_REPORT_LIFETIME_MS);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::Cluster;
 use crate::content;
@@ -39,6 +39,16 @@ impl<'a> Ledger<'a> {
                 .with_context(|| format!("putting {name:?}"))?;
             self.acknowledged.push((name, length));
         }
+        Ok(())
+    }
+
+    /// Deletes the newest file, which is then found no more.
+    pub fn delete_some(&mut self) -> Result<()> {
+        let (name, _) = self.acknowledged.last().context("nothing is left to delete")?;
+        self.cluster.dfsctl(["rm", &Self::address(name)])?;
+        let looked = self.cluster.command(["cat", &Self::address(name)]).output()?;
+        ensure!(looked.status.code() == Some(3), "{name:?} was deleted: {looked:?}");
+        self.acknowledged.pop();
         Ok(())
     }
 

@@ -23,6 +23,7 @@ mod nodes;
 mod object_store;
 mod openapi;
 mod partitions;
+mod metadata_disk;
 mod paused;
 mod power;
 mod rest;
@@ -98,6 +99,7 @@ pub const SCENARIOS: &[Scenario] = &[
     nodes::ORPHANS_COLLECTED,
     nodes::DRAIN_AND_REMOVE,
     nodes::REMOVE_DEAD_NODE,
+    metadata_disk::METADATA_DISK_FULL,
     paused::PAUSED_LEADER,
     rest::WALK,
     rot::FLIPPED_BYTES,

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{CliError, Context, format, fsck, node};
+use super::{CliError, Context, Exit, format, fsck, node};
 use crate::v1;
 
 /// Look at the cluster, and change who its metadata servers are
@@ -23,6 +23,24 @@ enum ClusterCommand {
         #[command(subcommand)]
         command: MembersCommand,
     },
+    /// Show the feature level: which commands the metadata servers have agreed to take
+    ///
+    /// A new release may bring commands that older metadata servers do not know. They are taken only after
+    /// the level was raised, which is done once all servers run the new release, and cannot be undone.
+    #[command(
+        after_help = "Examples: dfsctl cluster feature-level            (the level, and the highest that all support)\n          dfsctl cluster feature-level raise      (after all metadata servers were upgraded)"
+    )]
+    FeatureLevel {
+        #[command(subcommand)]
+        command: Option<FeatureLevelCommand>,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum FeatureLevelCommand {
+    /// Raise it by one, if every metadata server supports that; there is no way back
+    #[command(after_help = "Example: dfsctl cluster feature-level raise")]
+    Raise,
 }
 
 #[derive(Subcommand, Debug)]
@@ -69,8 +87,29 @@ pub(crate) async fn run(args: ClusterArgs, context: &Context) -> Result<(), CliE
                     .map(|count| json!({ "present": count.present, "wanted": count.wanted, "chunks": count.chunks }))
                     .collect::<Vec<_>>(),
                 "chunks_by_copies_partial": status.lacking_partial,
+                "feature_level": status.feature_level,
+                "feature_level_supported": status.feature_level_supported,
             });
             context.output.result(&value, || text(&status))
+        }
+        ClusterCommand::FeatureLevel { command } => {
+            let mut status = client.status().await?;
+            if let Some(FeatureLevelCommand::Raise) = command {
+                let next = status.feature_level.saturating_add(1);
+                if status.feature_level_supported == status.feature_level {
+                    let message = format!(
+                        "the cluster is at feature level {}, the highest that all its metadata servers support",
+                        status.feature_level
+                    );
+                    return Err(CliError { exit: Exit::Conflict, ..CliError::failed(message) });
+                }
+                status.feature_level = client.raise_feature_level(next).await?.level;
+            }
+            let value = json!({
+                "feature_level": status.feature_level,
+                "feature_level_supported": status.feature_level_supported,
+            });
+            context.output.result(&value, || level(&status))
         }
         ClusterCommand::Members { command } => {
             let answer = match command {
@@ -101,7 +140,7 @@ fn text(status: &v1::ClusterStatusResponse) -> String {
     let (used, capacity) =
         status.nodes.iter().fold((0, 0), |(used, all), node| (used + node.used, all + node.capacity));
     format!(
-        "cluster  {}\nleader   {leader} (term {})\nfiles    {}\n{chunks}\nspace    {} of {} used ({}) on {up} of {} nodes up\npurge    {} chunks, {} a copy, wait in trash; {} deletes on their way\nuploads  {} open\n\n{}\n\n{}",
+        "cluster  {}\nleader   {leader} (term {})\nfiles    {}\n{chunks}\nspace    {} of {} used ({}) on {up} of {} nodes up\npurge    {} chunks, {} a copy, wait in trash; {} deletes on their way\nuploads  {} open\nlevel    {}\n\n{}\n\n{}",
         format::id(&status.cluster_id),
         status.term,
         status.files,
@@ -113,13 +152,33 @@ fn text(status: &v1::ClusterStatusResponse) -> String {
         format::size(status.trash_bytes),
         status.pending_purges,
         status.uploads,
+        level(status),
         members(&status.members),
         node::table(&status.nodes),
     )
 }
 
+fn level(status: &v1::ClusterStatusResponse) -> String {
+    let level = status.feature_level;
+    match status.feature_level_supported {
+        0 => format!("{level} (a metadata server does not answer: what all support is not known)"),
+        most if most > level => format!("{level} (all metadata servers support up to {most})"),
+        most => format!("{level} (the highest that all metadata servers support is {most})"),
+    }
+}
+
+fn disk(member: &v1::Member) -> String {
+    match &member.disk {
+        None => "-".to_owned(),
+        Some(room) if room.free < room.reserve => {
+            format!("{} free: SHORT, reserve {}", format::size(room.free), format::size(room.reserve))
+        }
+        Some(room) => format!("{} free", format::size(room.free)),
+    }
+}
+
 fn members(members: &[v1::Member]) -> String {
-    let header = ["MEMBER", "ROLE", "ADDRESS", "APPLIED", "REACHABLE", "RAFT ID"].map(str::to_owned);
+    let header = ["MEMBER", "ROLE", "ADDRESS", "APPLIED", "REACHABLE", "DISK", "RAFT ID"].map(str::to_owned);
     let row = |member: &v1::Member| {
         [
             member.name.clone(),
@@ -127,6 +186,7 @@ fn members(members: &[v1::Member]) -> String {
             member.address.clone(),
             if member.applied_index == 0 { "-".to_owned() } else { member.applied_index.to_string() },
             if member.reachable { "yes" } else { "no" }.to_owned(),
+            disk(member),
             format!("{:016x}", member.raft_id),
         ]
     };
@@ -149,5 +209,9 @@ fn member_json(member: &v1::Member) -> Value {
         "role": role(member),
         "applied_index": member.applied_index,
         "reachable": member.reachable,
+        "disk_free": member.disk.map(|room| room.free),
+        "disk_total": member.disk.map(|room| room.total),
+        "disk_reserve": member.disk.map(|room| room.reserve),
+        "feature_level_supported": member.feature_level,
     })
 }

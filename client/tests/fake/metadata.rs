@@ -148,6 +148,7 @@ impl Metadata for Service {
         remove_member RemoveMemberRequest ListMembersResponse;
         create_principal CreatePrincipalRequest PrincipalInfo;
         list_principals ListPrincipalsRequest ListPrincipalsResponse;
+        raise_feature_level RaiseFeatureLevelRequest RaiseFeatureLevelResponse;
         who_am_i WhoAmIRequest PrincipalInfo;
     }
 
@@ -347,7 +348,7 @@ impl Metadata for Service {
         let path = path_of(&request.into_inner().file);
         let world = self.enter()?;
         if let Some(kept) = world.metadata.kept.get(&path) {
-            return Ok(Response::new(FileInfo { updated_unix_ms: 0, ..deleted_info(&path, kept) }));
+            return Ok(Response::new(deleted_info(&path, kept)));
         }
         let version = world.metadata.files.get(&path).ok_or_else(|| error(ErrorCode::NotFound))?;
         Ok(Response::new(info(&path, version)))

@@ -3,14 +3,12 @@
 use dfs_proto::v1;
 use dfs_types::ErrorCode;
 
-use super::ctx::{Ctx, OpResult, refuse};
+use super::ctx::{Ctx, Fault, OpResult, refuse};
 use super::put_principal;
 use crate::rights::Operation;
 use crate::rows::meta::{ClusterMeta, Field};
+use crate::rules::features;
 use crate::rules::forms::{self, Check};
-
-/// The feature level a new cluster starts with.
-const FEATURE_LEVEL: u32 = 1;
 
 pub(super) fn check(c: &v1::Bootstrap) -> Check {
     forms::id(&c.cluster_id, "cluster id")?;
@@ -25,12 +23,16 @@ pub(super) fn apply(ctx: &mut Ctx<'_>, c: &v1::Bootstrap) -> OpResult {
     if ctx.get::<ClusterMeta>(&Field)?.is_some() {
         return refuse(ErrorCode::FailedPrecondition, "the cluster was bootstrapped already");
     }
+    let feature_level = c.feature_level.max(features::FIRST);
+    if feature_level > features::LATEST {
+        return Err(Fault::TooNew { level: feature_level });
+    }
     let row = v1::ClusterRow {
         cluster_id: c.cluster_id.clone(),
         master_key_id: c.master_key_id.clone(),
         shared_realm_id: c.shared_realm_id.clone(),
         wrapped_shared_realm_secret: c.wrapped_shared_realm_secret.clone(),
-        feature_level: FEATURE_LEVEL,
+        feature_level,
         created_unix_ms: ctx.unix_ms,
     };
     ctx.put::<ClusterMeta>(&Field, &row);

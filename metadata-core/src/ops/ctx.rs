@@ -15,11 +15,12 @@ use crate::rows::{self, Row, RowError};
 use crate::rules::roster::{Holder, Roster};
 
 /// How a command can end without success: it is refused (its own result, nothing written), or the
-/// state cannot be read (the member stops).
+/// state cannot be read, or a newer build has written it (the member stops).
 #[derive(Debug)]
 pub(crate) enum Fault {
     Refused(DfsError),
     Fatal(RowError),
+    TooNew { level: u32 },
 }
 
 impl From<DfsError> for Fault {

@@ -9,7 +9,7 @@ use crate::kv::{KvRead, Overlay, Space, WriteSet};
 use crate::rows::meta::{AppliedMeta, Field, StateHash};
 use crate::rows::requests::{Requests, RequestsByPosition};
 use crate::rows::{self, RowError};
-use crate::rules::housekeeping;
+use crate::rules::{features, housekeeping};
 
 impl From<RowError> for ApplyError {
     fn from(error: RowError) -> Self {
@@ -81,6 +81,7 @@ fn run(
         }
         Err(Fault::Refused(error)) => Ok((WriteSet::default(), refusal(position, &error))),
         Err(Fault::Fatal(error)) => Err(error.into()),
+        Err(Fault::TooNew { level }) => Err(ApplyError::UnknownFeatureLevel { position, level }),
     }
 }
 
@@ -116,6 +117,7 @@ fn attempt(
     };
 
     let kind = command.kind.as_ref().expect("entries with an unknown command stop the member");
+    features::permit(tx, kind)?;
     let (mut writes, mut result) = match super::apply_kind(&mut ctx, kind) {
         Ok(result) => (ctx.finish(), result),
         Err(Fault::Refused(error)) => (WriteSet::default(), refusal(position, &error)),

@@ -24,6 +24,7 @@ mod put_inline;
 mod put_principal;
 mod queue_node_deficits;
 mod raise_epoch_floor;
+mod raise_feature_level;
 mod register_node;
 mod release_references;
 mod rename_file;
@@ -48,24 +49,35 @@ use ctx::{Ctx, OpResult};
 pub(crate) use entry::apply_entry;
 
 macro_rules! operations {
-    ($($variant:ident => $module:ident,)*) => {
+    ($(level $level:literal { $($variant:ident => $module:ident,)* })*) => {
         fn check_kind(kind: &Kind) -> Check {
-            match kind { $(Kind::$variant(c) => $module::check(c),)* }
+            match kind { $($(Kind::$variant(c) => $module::check(c),)*)* }
         }
 
         fn apply_kind(ctx: &mut Ctx<'_>, kind: &Kind) -> OpResult {
-            match kind { $(Kind::$variant(c) => $module::apply(ctx, c),)* }
+            match kind { $($(Kind::$variant(c) => $module::apply(ctx, c),)*)* }
         }
 
         /// The command's name for logs and metrics.
         pub fn name(kind: &Kind) -> &'static str {
-            match kind { $(Kind::$variant(_) => stringify!($module),)* }
+            match kind { $($(Kind::$variant(_) => stringify!($module),)*)* }
+        }
+
+        /// The feature level with which this kind came.
+        pub(crate) fn introduced(kind: &Kind) -> u32 {
+            match kind { $($(Kind::$variant(_) => $level,)*)* }
         }
     };
 }
 
+// Every kind of command under the feature level that introduced it (`rules/features.rs`). A kind that
+// comes after a release goes under the next level; a released line never moves.
 operations! {
+  level 0 {
     Bootstrap => bootstrap,
+    RaiseFeatureLevel => raise_feature_level,
+  }
+  level 1 {
     Tick => tick,
     RaiseEpochFloor => raise_epoch_floor,
     PutPrincipal => put_principal,
@@ -94,6 +106,7 @@ operations! {
     DoubtLocations => doubt_locations,
     TrimLocations => trim_locations,
     DropNode => drop_node,
+  }
 }
 
 /// Form and bounds of a whole command.

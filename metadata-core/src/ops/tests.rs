@@ -123,6 +123,7 @@ fn bootstrap_runs_once_and_the_hash_is_that_of_every_build() {
         wrapped_admin_realm_secret: vec![1; 66].into(),
         shared_realm_id: vec![1; 16].into(),
         wrapped_shared_realm_secret: vec![1; 66].into(),
+        feature_level: 0,
     };
     let hash = query::state_hash(&world.kv).unwrap().unwrap();
     assert_eq!(

@@ -3,6 +3,7 @@
 
 pub(crate) mod buckets;
 pub(crate) mod chunks;
+pub(crate) mod features;
 pub(crate) mod forms;
 pub(crate) mod housekeeping;
 pub(crate) mod locations;

@@ -2,6 +2,7 @@
 //! module tree; everything here is plain data.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_proto::v1;
@@ -9,6 +10,7 @@ use dfs_types::ClusterId;
 use dfs_types::limits;
 
 use crate::kv::Compression;
+use crate::space::Space;
 
 /// One metadata server of the group.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,6 +46,10 @@ pub struct MemberStatus {
     pub last_log_index: Option<u64>,
     /// It lost entries it had acknowledged: nothing is sent to it until it comes back with a new id.
     pub quarantined: bool,
+    /// The room on its disk, if it answered and has looked.
+    pub disk: Option<v1::DiskRoom>,
+    /// The highest feature level its build knows, if it answered.
+    pub feature_level: Option<u32>,
 }
 
 /// What [`super::Consensus::form_cluster`] found out.
@@ -94,6 +100,8 @@ pub struct RaftSettings {
     pub snapshot_entries: u64,
     /// Entries kept behind a snapshot for followers that are only a little late.
     pub keep_entries: u64,
+    /// The room on the disk of `data_dir`. Whoever starts this member keeps it looked after.
+    pub space: Arc<Space>,
 }
 
 impl RaftSettings {
@@ -111,6 +119,7 @@ impl RaftSettings {
             block_cache_bytes: 32 << 20,
             snapshot_entries: 8192,
             keep_entries: 2048,
+            space: Arc::new(Space::unwatched()),
         }
     }
 }

@@ -28,11 +28,13 @@ use super::open::{OpenError, open};
 use super::peers::Peers;
 use super::proposer::{Proposer, not_leader};
 use super::reader::Reader;
+use super::rooms::{self, Rooms};
 use super::service::{Local, RaftService};
 use super::state_machine::StateMachine;
 use super::state_store::{Progress, StateStore};
 use super::types::{Raft, RaftMetrics};
 use crate::kv::StateView;
+use crate::space::is_short;
 
 /// The handle to this server's part in the group: cheap to clone. Dropping the last one ends it.
 #[derive(Clone)]
@@ -47,6 +49,7 @@ struct Inner {
     reader: Reader,
     membership: Arc<Membership>,
     leadership: watch::Receiver<Leadership>,
+    rooms: Rooms,
     tasks: Vec<AbortHandle>,
     closed: tokio::sync::Mutex<mpsc::Receiver<()>>,
 }
@@ -109,7 +112,7 @@ impl Consensus {
         let options = opened.options;
         let marks = Arc::new(Marks::open(settings.data_dir.clone()));
         let network = Network { peers: peers.clone(), marks: Arc::clone(&marks), options: options.clone() };
-        let state_machine = StateMachine::new(Arc::clone(&state));
+        let state_machine = StateMachine::new(Arc::clone(&state), Arc::clone(&settings.space));
         let raft = Raft::new(raft_id, config, network, log.clone(), state_machine)
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;
@@ -123,6 +126,7 @@ impl Consensus {
             progress: state.progress(),
             lost: lost.clone(),
         };
+        let feature_level = state.machine().feature_level();
         let greeter = Greeter {
             peers: peers.clone(),
             name: settings.name.clone(),
@@ -130,14 +134,19 @@ impl Consensus {
             raft_id,
             marks: Arc::clone(&marks),
             conscience,
+            space: Arc::clone(&settings.space),
+            feature_level,
         };
         let (proposer, writing) = Proposer::new(raft.clone());
         let (reader, reading) = Reader::new(raft.clone(), Arc::clone(&state));
         let membership = Arc::new(Membership::new(raft.clone(), greeter.clone(), settings.advertise.clone()));
         let (leads, leadership) = watch::channel(Leadership::default());
+        let rooms = Rooms::default();
         let tasks = vec![
             tokio::spawn(writing).abort_handle(),
             tokio::spawn(reading).abort_handle(),
+            tokio::spawn(rooms::ask(rooms.clone(), raft.clone(), greeter.clone(), leadership.clone()))
+                .abort_handle(),
             tokio::spawn(elections::gate(
                 raft.clone(),
                 heard.clone(),
@@ -174,9 +183,11 @@ impl Consensus {
             lost,
             damaged: options.damage.watch(),
             receiving: Semaphore::new(1),
+            space: settings.space,
+            feature_level,
         });
         let closed = tokio::sync::Mutex::new(opened.closed);
-        let inner = Inner { local, peers, proposer, reader, membership, leadership, tasks, closed };
+        let inner = Inner { local, peers, proposer, reader, membership, leadership, rooms, tasks, closed };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -212,7 +223,7 @@ impl Consensus {
     ///
     /// # Errors
     /// `unavailable`: this server does not lead, nothing was proposed; `overloaded`: too much waits
-    /// already; `timeout`: the deadline passed while it still waited, nothing was proposed;
+    /// already; `no_space`: the disk here is full; `timeout`: the deadline passed while it still waited, nothing was proposed;
     /// `unknown_outcome`: it was proposed and not answered in time; anything else is the command's
     /// own error, or what validation found.
     pub async fn propose(
@@ -223,6 +234,11 @@ impl Consensus {
         self.inner.local.state.machine().validate(&command)?;
         if self.inner.local.raft.metrics().borrow().state != ServerState::Leader {
             return Err(not_leader());
+        }
+        self.inner.local.state.permit(&command)?;
+        if self.inner.local.space.is_full() {
+            let full = "the leader's disk is full: nothing is written until it has room";
+            return Err(DfsError::new(ErrorCode::NoSpace, full));
         }
         self.inner.proposer.propose(command, deadline).await
     }
@@ -262,6 +278,16 @@ impl Consensus {
         self.inner.leadership.clone()
     }
 
+    /// The voter whose disk is down to its reserve, by its word of the last half minute, with that word.
+    /// Asked where this server leads.
+    pub fn short_of_room(&self) -> Option<(String, v1::DiskRoom)> {
+        let local = &self.inner.local;
+        match local.space.room() {
+            Some(room) if is_short(&room) => Some((local.name.clone(), room)),
+            _ => self.inner.rooms.short(Instant::now()),
+        }
+    }
+
     /// A client of another member's `Raft` service (Forward) over the channel all calls share.
     pub fn client(&self, member: &Member) -> Result<v1::raft_client::RaftClient<Channel>, DfsError> {
         self.inner.peers.client(&member.name, &member.address)
@@ -280,9 +306,15 @@ impl Consensus {
 
     /// Leader only. Adds the member called `name`, which must answer at `address`: as a learner until it
     /// has caught up, then as a voter in place of the raft id that had its name before; or moves its address.
-    /// Asked again after a failure it goes on where it stopped.
-    pub async fn add_member(&self, name: &str, address: &str, deadline: Instant) -> Result<(), DfsError> {
-        self.inner.membership.add(name, address, deadline).await
+    /// Asked again after a failure it goes on where it stopped. Its build must know `feature_level`.
+    pub async fn add_member(
+        &self,
+        name: &str,
+        address: &str,
+        feature_level: u32,
+        deadline: Instant,
+    ) -> Result<(), DfsError> {
+        self.inner.membership.add(name, address, feature_level, deadline).await
     }
 
     /// Leader only; a leader that removes itself leads until that is committed.

@@ -1,4 +1,5 @@
-//! "Who are you": asked before a cluster is formed, before a member is added, and before elections.
+//! "Who are you": asked before a cluster is formed, before a member is added, and before elections;
+//! and by the leader every second, to hear how much room the others' disks have.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use tonic::Request;
 use super::api::HELLO_TIMEOUT;
 use super::marks::{Conscience, Mark, Marks};
 use super::peers::Peers;
+use crate::space::Space;
 
 #[derive(Clone)]
 pub struct Greeter {
@@ -18,6 +20,9 @@ pub struct Greeter {
     pub raft_id: u64,
     pub marks: Arc<Marks>,
     pub conscience: Conscience,
+    /// This server's own word, as it tells it to others.
+    pub space: Arc<Space>,
+    pub feature_level: u32,
 }
 
 impl Greeter {

@@ -2,7 +2,8 @@
 //!
 //! Crash promise: the append callback runs, and votes and cuts return, only after fsync. A purge
 //! waits until the state is durable up to where the log is cut. The first error of a write stops
-//! the member: openraft ends its core, nothing is acknowledged after it.
+//! the member: openraft ends its core, nothing is acknowledged after it. So that a full disk is not
+//! such an error, each write first lets [`Space`] look; if it is one all the same, the ballast goes.
 //!
 //! Writes come one at a time (openraft awaits each), so completions cannot change their order.
 
@@ -21,6 +22,7 @@ use rocksdb::{ColumnFamily, DB, ReadOptions, WriteBatch, WriteOptions};
 use super::slots::Slots;
 use super::types::{Entry, LogId, StorageError, StorageIOError, TypeConfig, Vote, decode, encode};
 use crate::kv::{Damage, StoreOptions, log_options};
+use crate::space::Space;
 
 const IDENTITY: &[u8] = b"identity";
 const VOTE: &[u8] = b"vote";
@@ -52,6 +54,7 @@ struct Log {
     raft_id: Option<u64>,
     slots: Slots,
     gate: Arc<dyn PurgeGate>,
+    space: Arc<Space>,
     bounds: Mutex<Bounds>,
     cache: Mutex<Cache>,
     /// Entry bytes appended since the process started.
@@ -202,7 +205,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl LogStore {
-    pub fn new(raw: RawLog, slots: Slots, gate: Arc<dyn PurgeGate>) -> Result<Self, LogError> {
+    pub fn new(
+        raw: RawLog,
+        slots: Slots,
+        gate: Arc<dyn PurgeGate>,
+        space: Arc<Space>,
+    ) -> Result<Self, LogError> {
         let bounds = raw.bounds()?;
         let raft_id = raw.raft_id()?;
         let log = Log {
@@ -211,6 +219,7 @@ impl LogStore {
             damage: raw.damage,
             slots,
             gate,
+            space,
             bounds: Mutex::new(bounds),
             cache: Mutex::default(),
             appended: AtomicU64::new(0),
@@ -293,6 +302,15 @@ impl Log {
         Ok(out)
     }
 
+    /// The one way into the database while the member runs: synced.
+    fn write(&self, batch: WriteBatch) -> io::Result<()> {
+        self.space.before_write();
+        self.db.write_opt(batch, &synced()).map_err(|error| {
+            self.space.failed(&error);
+            self.failed(error)
+        })
+    }
+
     fn append(&self, new: Vec<Entry>) -> io::Result<()> {
         let Some(last) = new.last().map(|entry| entry.log_id) else { return Ok(()) };
         let mut next = lock(&self.bounds).last.map_or(new[0].log_id.index, |last| last.index + 1);
@@ -315,7 +333,7 @@ impl Log {
                 reached.store(true, Ordering::Release);
             }
         }
-        self.db.write_opt(batch, &synced()).map_err(|error| self.failed(error))?;
+        self.write(batch)?;
         self.appended.fetch_add(sizes.iter().sum::<usize>() as u64, Ordering::Relaxed);
         let mut cache = lock(&self.cache);
         for (entry, size) in new.into_iter().zip(sizes) {
@@ -327,7 +345,9 @@ impl Log {
     }
 
     fn save_vote(&self, vote: Vote) -> io::Result<()> {
-        self.db.put_opt(VOTE, encode(&vote), &synced()).map_err(|error| self.failed(error))?;
+        let mut batch = WriteBatch::default();
+        batch.put(VOTE, encode(&vote));
+        self.write(batch)?;
         self.slots.commit(|witness| witness.vote = Some(vote))?;
         lock(&self.bounds).vote = Some(vote);
         Ok(())
@@ -345,7 +365,7 @@ impl Log {
         let mut batch = WriteBatch::default();
         // The end of a range is exclusive; index u64::MAX does not occur.
         batch.delete_range_cf(entries(&self.db), since.to_be_bytes(), u64::MAX.to_be_bytes());
-        self.db.write_opt(batch, &synced()).map_err(|error| self.failed(error))?;
+        self.write(batch)?;
         lock(&self.cache).forget_from(since);
         lock(&self.bounds).last = last;
         Ok(())
@@ -357,7 +377,7 @@ impl Log {
         let end = (upto.index + 1).to_be_bytes();
         batch.put(PURGED, encode(&upto));
         batch.delete_range_cf(entries(&self.db), 0u64.to_be_bytes(), end);
-        self.db.write_opt(batch, &synced()).map_err(|error| self.failed(error))?;
+        self.write(batch)?;
         // Whole tables go at once; what is left of the range goes with compaction.
         if let Err(error) = self.db.delete_file_in_range_cf(entries(&self.db), 0u64.to_be_bytes(), end) {
             tracing::warn!(%error, "purged log files stay until compaction");

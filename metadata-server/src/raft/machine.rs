@@ -10,6 +10,12 @@ pub trait Machine: Send + Sync + 'static {
     /// Checks form and bounds of a command before it is proposed.
     fn validate(&self, command: &v1::Command) -> Result<(), DfsError>;
 
+    /// Refuses what the cluster does not take yet, by a state that may be a little old.
+    fn permit(&self, kv: &dyn KvRead, command: &v1::Command) -> Result<(), DfsError>;
+
+    /// The highest feature level this build knows.
+    fn feature_level(&self) -> u32;
+
     /// # Errors
     /// Why this member must stop.
     fn apply(&self, kv: &dyn KvRead, log_index: u64, entry: &v1::Entry) -> Result<Applied, String>;
@@ -19,6 +25,14 @@ pub trait Machine: Send + Sync + 'static {
 pub struct MetadataMachine;
 
 impl Machine for MetadataMachine {
+    fn feature_level(&self) -> u32 {
+        metadata_core::apply::LATEST_FEATURE_LEVEL
+    }
+
+    fn permit(&self, kv: &dyn KvRead, command: &v1::Command) -> Result<(), DfsError> {
+        metadata_core::apply::permit(kv, command)
+    }
+
     fn validate(&self, command: &v1::Command) -> Result<(), DfsError> {
         metadata_core::apply::validate(command)
     }

@@ -90,11 +90,16 @@ impl Membership {
                 (*raft_id, metrics.current_leader == Some(*raft_id), voters.contains(raft_id));
             let own_last = metrics.last_log_index;
             async move {
-                let last = if raft_id == self.greeter.raft_id {
-                    Some(own_last.unwrap_or(0))
-                } else {
-                    let answer = self.greeter.hello(&node.name, &node.address).await.ok();
-                    answer.filter(|answer| answer.raft_id == raft_id).map(|answer| answer.last_log_index)
+                let own = raft_id == self.greeter.raft_id;
+                let answer = match own {
+                    true => None,
+                    false => self.greeter.hello(&node.name, &node.address).await.ok(),
+                };
+                let answer = answer.filter(|answer| answer.raft_id == raft_id);
+                let answered = answer.as_ref();
+                let last = match own {
+                    true => Some(own_last.unwrap_or(0)),
+                    false => answered.map(|answer| answer.last_log_index),
                 };
                 MemberStatus {
                     member: Member { name: node.name.clone(), raft_id, address: node.address.clone() },
@@ -103,6 +108,14 @@ impl Membership {
                     reachable: last.is_some(),
                     last_log_index: last,
                     quarantined: self.greeter.peers.peer(raft_id).is_quarantined(),
+                    disk: match own {
+                        true => self.greeter.space.room(),
+                        false => answered.and_then(|answer| answer.disk),
+                    },
+                    feature_level: match own {
+                        true => Some(self.greeter.feature_level),
+                        false => answered.map(|answer| answer.feature_level),
+                    },
                 }
             }
         });
@@ -135,7 +148,13 @@ impl Membership {
         }
     }
 
-    pub async fn add(&self, name: &str, address: &str, deadline: Instant) -> Result<(), DfsError> {
+    pub async fn add(
+        &self,
+        name: &str,
+        address: &str,
+        feature_level: u32,
+        deadline: Instant,
+    ) -> Result<(), DfsError> {
         NodeId::new(name)?;
         let _turn = timeout_at(deadline, self.changing.lock())
             .await
@@ -147,7 +166,17 @@ impl Membership {
         let raft_id = if name == self.greeter.name {
             self.greeter.raft_id
         } else {
-            self.greeter.hello(name, address).await?.raft_id
+            let answer = self.greeter.hello(name, address).await?;
+            if answer.feature_level < feature_level {
+                return Err(DfsError::new(
+                    ErrorCode::FailedPrecondition,
+                    format!(
+                        "{name} knows feature level {} at most, the cluster is at {feature_level}: upgrade it",
+                        answer.feature_level
+                    ),
+                ));
+            }
+            answer.raft_id
         };
         let known = self.metrics().membership_config.membership().get_node(&raft_id).cloned();
         match known {

@@ -6,7 +6,8 @@
 //!
 //! - storage: [`log_store`] with its witness [`slots`], [`state_store`] and [`snapshot`]s of it, [`open`]
 //! - network: [`network`] out, [`service`] in, [`snapshot_transfer`], [`peers`], [`hello`]
-//! - working: [`proposer`] (group commit), [`reader`] (read-index rounds), [`elections`], [`membership`]
+//! - working: [`proposer`] (group commit), [`reader`] (read-index rounds), [`elections`], [`membership`],
+//!   [`rooms`] (whose disk is short)
 
 mod api;
 mod consensus;
@@ -24,6 +25,7 @@ mod open;
 mod peers;
 mod proposer;
 mod reader;
+mod rooms;
 mod service;
 mod slots;
 mod snapshot;

@@ -103,6 +103,8 @@ pub fn open(settings: &RaftSettings, machine: Arc<dyn Machine>) -> Result<Opened
     let (lock, closed) =
         DirectoryLock::take(dir).map_err(failed)?.ok_or_else(|| OpenError::InUse(dir.to_owned()))?;
     let lock = Arc::new(lock);
+    // Before the databases need room: a disk that is nearly full gets back the ballast.
+    settings.space.look().map_err(failed)?;
     let mut options = StoreOptions::new(settings.compression, settings.block_cache_bytes);
     let fresh = !PARTS.iter().any(|part| dir.join(part).exists());
     let found = match Identity::read(dir) {
@@ -117,7 +119,7 @@ pub fn open(settings: &RaftSettings, machine: Arc<dyn Machine>) -> Result<Opened
             if identity.cluster != *settings.cluster.as_bytes() {
                 return Err(OpenError::ForeignCluster(dir.to_owned()));
             }
-            open_parts(dir, &options, &identity, Arc::clone(&machine), Arc::clone(&lock))
+            open_parts(dir, &options, settings, &identity, Arc::clone(&machine), Arc::clone(&lock))
                 .map(|parts| Some((identity, parts)))
         }
         Ok(None) if fresh => Ok(None),
@@ -166,13 +168,14 @@ fn format(
     files::sync_dir(dir)?;
     // Last: without it nothing above counts.
     identity.write(dir)?;
-    let log = LogStore::new(raw, slots, Arc::clone(&state) as _)?;
+    let log = LogStore::new(raw, slots, Arc::clone(&state) as _, Arc::clone(&settings.space))?;
     Ok((identity, (log, state)))
 }
 
 fn open_parts(
     dir: &Path,
     options: &StoreOptions,
+    settings: &RaftSettings,
     identity: &Identity,
     machine: Arc<dyn Machine>,
     lock: Arc<DirectoryLock>,
@@ -215,7 +218,7 @@ fn open_parts(
     {
         return lost(format!("entry {there} of the log contradicts the applied entry {applied}"));
     }
-    let log = LogStore::new(raw, slots, Arc::clone(&state) as _)?;
+    let log = LogStore::new(raw, slots, Arc::clone(&state) as _, Arc::clone(&settings.space))?;
     Ok((log, state))
 }
 

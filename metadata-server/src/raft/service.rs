@@ -27,6 +27,7 @@ use super::open::mark_lost;
 use super::snapshot_transfer;
 use super::state_store::StateStore;
 use super::types::{AppendResponse, Raft, decode, encode};
+use crate::space::Space;
 
 /// What the service needs of this member.
 pub struct Local {
@@ -46,6 +47,8 @@ pub struct Local {
     pub damaged: watch::Receiver<Option<String>>,
     /// One snapshot is received at a time.
     pub receiving: Semaphore,
+    pub space: Arc<Space>,
+    pub feature_level: u32,
 }
 
 pub struct RaftService {
@@ -127,6 +130,10 @@ impl RaftRpc for RaftService {
     ) -> Result<Response<v1::RaftMessage>, Status> {
         let append: Append = self.local.take(request)?;
         self.local.check_mark(&append)?;
+        if self.local.space.is_full() && !append.request.entries.is_empty() {
+            // The leader goes on with the others; its heartbeats still come.
+            return Err(Status::resource_exhausted("the disk of this member is full"));
+        }
         let response = self.local.raft.append_entries(append.request).await.map_err(stopped)?;
         if !matches!(response, AppendResponse::HigherVote(_)) {
             self.local.heard.now();
@@ -149,6 +156,9 @@ impl RaftRpc for RaftService {
     ) -> Result<Response<v1::RaftMessage>, Status> {
         member(&request)?;
         self.local.is_meant(&self.local.raft_id.to_be_bytes())?;
+        if self.local.space.is_full() {
+            return Err(Status::resource_exhausted("the disk of this member is full"));
+        }
         let _one = self
             .local
             .receiving
@@ -205,6 +215,8 @@ impl RaftRpc for RaftService {
             last_log_index: local.log.bounds().last.map_or(0, |last| last.index),
             mark: local.greeter.conscience.mark().to_bytes().into(),
             remembered: local.greeter.marks.of(caller).map_or_else(Vec::new, Mark::to_bytes).into(),
+            disk: local.space.room(),
+            feature_level: local.feature_level,
         }))
     }
 }

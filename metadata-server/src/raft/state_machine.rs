@@ -11,6 +11,7 @@ use super::state_store::{StateError, StateStore};
 use super::types::{
     Entry, LogId, Results, SnapshotMeta, StorageError, StorageIOError, StoredMembership, TypeConfig,
 };
+use crate::space::Space;
 
 type Latest = Arc<Mutex<Option<(SnapshotMeta, SnapshotHandle)>>>;
 
@@ -18,11 +19,12 @@ pub struct StateMachine {
     store: Arc<StateStore>,
     /// The newest snapshot; an older one goes when nobody sends it any more.
     latest: Latest,
+    space: Arc<Space>,
 }
 
 impl StateMachine {
-    pub fn new(store: Arc<StateStore>) -> Self {
-        Self { store, latest: Latest::default() }
+    pub fn new(store: Arc<StateStore>, space: Arc<Space>) -> Self {
+        Self { store, latest: Latest::default(), space }
     }
 
     /// Runs `work` where it may block. Any error is the end of this member: those who wait for the
@@ -36,6 +38,7 @@ impl StateMachine {
         let done = tokio::task::spawn_blocking(move || work(&store)).await;
         done.unwrap_or_else(|panic| Err(StateError::Apply(panic.to_string()))).map_err(|error| {
             self.store.fail();
+            self.space.failed(&error);
             wrap(&error).into()
         })
     }
@@ -58,7 +61,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        self.blocking(|e| StorageIOError::write_state_machine(e), move |store| store.apply(&entries)).await
+        let space = Arc::clone(&self.space);
+        let apply = move |store: &StateStore| {
+            space.before_write();
+            store.apply(&entries)
+        };
+        self.blocking(|e| StorageIOError::write_state_machine(e), apply).await
     }
 
     /// The checkpoint is made here, in turn with apply; the builder only hands it over.

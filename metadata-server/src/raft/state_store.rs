@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use dfs_proto::v1;
-use dfs_types::Position;
+use dfs_types::{DfsError, Position};
 use metadata_core::kv::{KvError, KvRead, WriteSet};
 use openraft::EntryPayload;
 use prost::Message;
@@ -187,6 +187,11 @@ impl StateStore {
 
     pub fn machine(&self) -> &dyn Machine {
         &*self.machine
+    }
+
+    /// Whether the cluster takes this command, by what is applied here.
+    pub fn permit(&self, command: &v1::Command) -> Result<(), DfsError> {
+        self.machine.permit(&*self.db(), command)
     }
 
     fn db(&self) -> Arc<StateDb> {

@@ -43,6 +43,7 @@ macro_rules! metadata_methods {
             ListMembers, list_members, ListMembersRequest, ListMembersResponse;
             AddMember, add_member, AddMemberRequest, ListMembersResponse;
             RemoveMember, remove_member, RemoveMemberRequest, ListMembersResponse;
+            RaiseFeatureLevel, raise_feature_level, RaiseFeatureLevelRequest, RaiseFeatureLevelResponse;
             CreatePrincipal, create_principal, CreatePrincipalRequest, PrincipalInfo;
             ListPrincipals, list_principals, ListPrincipalsRequest, ListPrincipalsResponse;
             WhoAmI, who_am_i, WhoAmIRequest, PrincipalInfo;

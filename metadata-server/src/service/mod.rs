@@ -39,7 +39,6 @@ use transport::ChannelPool;
 use crate::keyring::Keyring;
 use crate::leader::book::{KnownNode, LivenessTimes, NodeBook};
 use crate::raft::Consensus;
-use crate::space::Space;
 
 pub use call::{Call, Who};
 pub(crate) use chunks::{Found, chunk_ref, location_change};
@@ -68,7 +67,6 @@ pub struct Parts {
     pub members: ChannelPool,
     pub nodes: Arc<dyn node_control::NodeControl>,
     pub node_keys: NodeKeyCache,
-    pub space: Space,
     /// Tests: delete tickets wait while this file exists.
     pub ticket_gate: Option<PathBuf>,
 }

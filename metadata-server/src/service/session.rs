@@ -101,11 +101,13 @@ impl Session {
                 ));
             }
         };
-        if self.parts().space.is_short() && space::grows(&kind) {
+        if space::grows(&kind)
+            && let Some((member, room)) = self.parts().consensus.short_of_room()
+        {
             // One that was done before is answered as it was then.
             let request = (self.principal_id()?, request_id);
             if rows::get::<Requests>(&self.local()?, &request).map_err(DfsError::from)?.is_none() {
-                return Err(space::refusal());
+                return Err(space::refusal(&member, &room));
             }
         }
         let command = v1::Command {

@@ -1,46 +1,55 @@
-//! The reserve: room on the disk of the data directory that new data may not use, so that what frees
-//! space, and consensus itself, never meets a full disk.
+//! Room on the disks of this server's log and state, so that openraft never meets a full one.
 //!
-//! Owner: one watch per server, looked at by the leader's sessions. Memory only: a server that starts
-//! takes the disk as roomy until it has looked, which it does before it serves. Every server watches
-//! its own disk; followers do not report theirs, so a follower whose disk is the smallest is not seen.
+//! Three marks, each far below the one before (`marks`): below the **reserve** the leader refuses what
+//! grows the state, whosever voter's disk it is (`raft/rooms.rs`); below the **critical** mark the ballast
+//! file goes, so that deletes, compaction and the log have room; below the **full** mark, without
+//! ballast, this server takes no entry at all: as a follower it lets the others commit, as leader it
+//! refuses every proposal. Nothing of that stops the member, and all of it ends when there is room.
+//!
+//! Owner: one [`Space`] per server; its watch looks every second, the log before each append. Memory only.
 
-use std::path::Path;
+mod marks;
+mod volume;
+
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dfs_proto::v1;
 use dfs_proto::v1::command::Kind;
-use dfs_types::limits::{DEFAULT_RESERVE_BYTES, DEFAULT_RESERVE_PERCENT};
+use dfs_types::limits::DISK_LOOK_MS;
 use dfs_types::{DfsError, ErrorCode};
 use server_kit::Shutdown;
 
-use crate::service::Operations;
+pub use marks::SpaceSettings;
+use marks::{Ballast, ballast, is_full, worst};
+use volume::DataDir;
+pub use volume::{Disk, Volume};
 
-/// How often the disk is looked at.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// ENOSPC as the system's library words it, in every locale that servers run in.
+const NO_ROOM: &str = "No space left on device";
 
-/// Whether the disk is down to its reserve.
-#[derive(Default)]
 pub struct Space {
-    short: AtomicBool,
+    volume: Option<Box<dyn Volume>>,
+    settings: SpaceSettings,
+    seen: Mutex<Option<v1::DiskRoom>>,
+    full: AtomicBool,
+    critical: AtomicBool,
+    /// Looks take turns: each may make or drop the ballast.
+    looking: Mutex<()>,
 }
 
-impl Space {
-    pub fn is_short(&self) -> bool {
-        self.short.load(Ordering::Relaxed)
+impl std::fmt::Debug for Space {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Space").field("settings", &self.settings).finish_non_exhaustive()
     }
+}
 
-    fn set(&self, short: bool, disk: Disk, reserve: u64) {
-        if self.short.swap(short, Ordering::Relaxed) == short {
-            return;
-        }
-        let Disk { free, total } = disk;
-        if short {
-            tracing::error!(free, total, reserve, "the disk is down to its reserve: new data is refused");
-        } else {
-            tracing::info!(free, total, reserve, "the disk has room again");
-        }
-    }
+/// Whether the disk's last word was that it is down to its reserve.
+pub fn is_short(room: &v1::DiskRoom) -> bool {
+    room.free < room.reserve
 }
 
 /// Whether a command is for new data. What takes data away, what keeps chunks alive, nodes, members,
@@ -57,61 +66,142 @@ pub fn grows(kind: &Kind) -> bool {
     )
 }
 
-pub fn refusal() -> DfsError {
+/// The answer to a command that [`grows`] while the disk of the metadata server `name` is short.
+pub fn refusal(name: &str, room: &v1::DiskRoom) -> DfsError {
     DfsError::new(
         ErrorCode::NoSpace,
-        "the metadata service's disk is down to its reserve: delete something, or give it more room",
+        format!(
+            "the disk of metadata server {name} is down to its reserve ({} of {} bytes free, reserve {}): \
+             delete something, or give it more room",
+            room.free, room.total, room.reserve
+        ),
     )
 }
 
-/// Bytes of a file system: those an ordinary user may still take, and all.
-#[derive(Clone, Copy)]
-struct Disk {
-    free: u64,
-    total: u64,
-}
+impl Space {
+    /// Watches the data directory.
+    pub fn of(data_dir: impl Into<PathBuf>, settings: SpaceSettings) -> Self {
+        Self::on(Box::new(DataDir::new(data_dir)), settings)
+    }
 
-fn disk(directory: &Path) -> std::io::Result<Disk> {
-    let stat = rustix::fs::statvfs(directory)?;
-    Ok(Disk {
-        free: stat.f_bavail.saturating_mul(stat.f_frsize),
-        total: stat.f_blocks.saturating_mul(stat.f_frsize),
-    })
-}
+    pub fn on(volume: Box<dyn Volume>, settings: SpaceSettings) -> Self {
+        Self { volume: Some(volume), ..Self { settings, ..Self::unwatched() } }
+    }
 
-/// The reserve in bytes: as set (0: none), or a gibibyte, of a small disk a fiftieth.
-fn reserve_of(set: Option<u64>, total: u64) -> u64 {
-    set.unwrap_or_else(|| DEFAULT_RESERVE_BYTES.min(total / 100 * DEFAULT_RESERVE_PERCENT))
-}
+    /// Of which nobody takes notice: always roomy.
+    pub fn unwatched() -> Self {
+        Self {
+            volume: None,
+            settings: SpaceSettings::default(),
+            seen: Mutex::default(),
+            full: AtomicBool::new(false),
+            critical: AtomicBool::new(false),
+            looking: Mutex::new(()),
+        }
+    }
 
-/// Looks once.
-///
-/// # Errors
-/// `io` if the file system does not tell.
-pub fn look(space: &Space, directory: &Path, set: Option<u64>) -> Result<(), DfsError> {
-    let disk = disk(directory)
-        .map_err(|error| DfsError::new(ErrorCode::Io, format!("{}: {error}", directory.display())))?;
-    metrics::gauge!("dfs_disk_free_bytes").set(disk.free as f64);
-    let reserve = reserve_of(set, disk.total);
-    space.set(disk.free < reserve, disk, reserve);
-    Ok(())
+    /// What the last look saw of the disk that is worst off.
+    pub fn room(&self) -> Option<v1::DiskRoom> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No entry may be taken.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Looks once, and drops or makes the ballast. Blocks.
+    ///
+    /// # Errors
+    /// What the file system said; the last state stays.
+    pub fn look(&self) -> io::Result<()> {
+        let Some(volume) = &self.volume else { return Ok(()) };
+        let _turn = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut disks = volume.disks()?;
+        let present = volume.ballast()?;
+        match ballast(&self.settings, &disks, present) {
+            Ballast::Keep => {}
+            Ballast::Drop => {
+                volume.drop_ballast()?;
+                tracing::warn!(bytes = present, "the disk is nearly full: the ballast was given back");
+                disks = volume.disks()?;
+            }
+            Ballast::Make(bytes) => {
+                match volume.make_ballast(bytes) {
+                    Ok(()) => tracing::info!(bytes, "ballast made"),
+                    // Somebody was quicker; the next look tries again.
+                    Err(error) => tracing::warn!(%error, bytes, "no ballast"),
+                }
+                disks = volume.disks()?;
+            }
+        }
+        self.note(&disks, volume.ballast()?);
+        Ok(())
+    }
+
+    fn note(&self, disks: &[Disk], ballast: u64) {
+        let Some((disk, marks)) = worst(&self.settings, disks) else { return };
+        let Disk { free, total } = disk;
+        let now = v1::DiskRoom { free, total, reserve: marks.reserve };
+        metrics::gauge!("dfs_disk_free_bytes").set(free as f64);
+        metrics::gauge!("dfs_disk_reserve_bytes").set(marks.reserve as f64);
+        metrics::gauge!("dfs_disk_ballast_bytes").set(ballast as f64);
+        let before = self.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        let reserve = marks.reserve;
+        match (before.is_some_and(|room| is_short(&room)), is_short(&now)) {
+            (false, true) => tracing::error!(free, total, reserve, "the disk is down to its reserve"),
+            (true, false) => tracing::info!(free, total, reserve, "the disk has room again"),
+            _ => {}
+        }
+        self.critical.store(disks.iter().any(|disk| disk.free < 2 * marks.critical), Ordering::Relaxed);
+        let full = is_full(&self.settings, disks);
+        if self.full.swap(full, Ordering::Relaxed) != full && full {
+            tracing::error!(free, total, "the disk is full: no entry is taken until there is room");
+        }
+    }
+
+    /// Before something is written to log or state: while the disk is near the critical mark, each
+    /// write looks itself, so that the ballast goes before the write needs it. Blocks.
+    pub fn before_write(&self) {
+        if self.critical.load(Ordering::Relaxed)
+            && let Err(error) = self.look()
+        {
+            tracing::warn!(%error, "cannot tell the free space");
+        }
+    }
+
+    /// A write failed. If for lack of room, the ballast goes at once, for the restart to find some. The
+    /// member stops all the same; what a failed write left behind is not trusted.
+    pub fn failed(&self, error: &dyn std::fmt::Display) {
+        // RocksDB hands the system's error on as text alone.
+        if error.to_string().contains(NO_ROOM) {
+            self.ran_out();
+        }
+    }
+
+    fn ran_out(&self) {
+        self.full.store(true, Ordering::Relaxed);
+        let Some(volume) = &self.volume else { return };
+        let _turn = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        match volume.drop_ballast() {
+            Ok(()) => tracing::error!("a write met a full disk: the ballast was given back"),
+            Err(error) => {
+                tracing::error!(%error, "a write met a full disk, and the ballast cannot be removed")
+            }
+        }
+    }
 }
 
 /// Looks every second until the shutdown. A file system that does not tell keeps its last state.
-pub async fn watch(
-    operations: Operations,
-    directory: std::path::PathBuf,
-    set: Option<u64>,
-    shutdown: Shutdown,
-) -> Result<(), DfsError> {
+pub async fn watch(space: Arc<Space>, shutdown: Shutdown) -> Result<(), DfsError> {
     loop {
         tokio::select! {
             () = shutdown.wait() => return Ok(()),
-            () = tokio::time::sleep(INTERVAL) => {}
+            () = tokio::time::sleep(Duration::from_millis(DISK_LOOK_MS)) => {}
         }
-        let (parts, directory) = (operations.parts.clone(), directory.clone());
+        let space = Arc::clone(&space);
         // A sick disk may let this wait.
-        let looked = tokio::task::spawn_blocking(move || look(&parts.space, &directory, set)).await;
+        let looked = tokio::task::spawn_blocking(move || space.look()).await;
         if let Ok(Err(error)) = looked {
             tracing::warn!(%error, "cannot tell the free space");
         }
@@ -120,27 +210,98 @@ pub async fn watch(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use dfs_types::limits::{GIB, MIB};
+
     use super::*;
 
-    #[test]
-    fn the_reserve_is_what_is_set_or_the_smaller_default() {
-        const GIB: u64 = 1 << 30;
-        assert_eq!(reserve_of(None, 1000 * GIB), GIB);
-        assert_eq!(reserve_of(None, 10 * GIB), 10 * GIB / 100 * 2);
-        assert_eq!(reserve_of(Some(0), GIB), 0);
-        assert_eq!(reserve_of(Some(5), GIB), 5);
+    /// A disk of 1 GiB of which a test says how much others took.
+    #[derive(Default)]
+    struct Fake {
+        taken: Mutex<u64>,
+        ballast: Mutex<u64>,
+    }
+
+    struct FakeVolume(Arc<Fake>);
+
+    impl Volume for FakeVolume {
+        fn disks(&self) -> io::Result<Vec<Disk>> {
+            let taken = *self.0.taken.lock().unwrap() + *self.0.ballast.lock().unwrap();
+            Ok(vec![Disk { free: GIB.saturating_sub(taken), total: GIB }])
+        }
+        fn ballast(&self) -> io::Result<u64> {
+            Ok(*self.0.ballast.lock().unwrap())
+        }
+        fn make_ballast(&self, bytes: u64) -> io::Result<()> {
+            *self.0.ballast.lock().unwrap() = bytes;
+            Ok(())
+        }
+        fn drop_ballast(&self) -> io::Result<()> {
+            *self.0.ballast.lock().unwrap() = 0;
+            Ok(())
+        }
     }
 
     #[test]
-    fn a_disk_below_its_reserve_is_short_until_it_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let (space, here) = (Space::default(), dir.path());
-        look(&space, here, Some(0)).unwrap();
-        assert!(!space.is_short());
-        look(&space, here, Some(u64::MAX)).unwrap();
-        assert!(space.is_short());
-        look(&space, here, Some(0)).unwrap();
-        assert!(!space.is_short());
-        assert!(look(&space, &here.join("not/there"), None).is_err());
+    fn a_disk_that_fills_up_and_is_emptied_again() {
+        let fake = Arc::new(Fake::default());
+        let settings = SpaceSettings { reserve_bytes: Some(200 * MIB), ballast_bytes: Some(64 * MIB) };
+        let space = Space::on(Box::new(FakeVolume(Arc::clone(&fake))), settings);
+        assert_eq!(space.room(), None);
+        // Others leave so many MiB beside the ballast: short, ballast afterwards, full.
+        for (left, short, ballast, full) in [
+            (960, false, 64, false),
+            (264, false, 64, false),
+            (263, true, 64, false),
+            (96, true, 64, false),
+            (95, true, 0, false),
+            (8, true, 0, false),
+            (7, true, 0, true),
+            (0, true, 0, true),
+            (263, false, 0, false),
+            (264, false, 64, false),
+        ] {
+            *fake.taken.lock().unwrap() = GIB - left * MIB;
+            space.look().unwrap();
+            let now =
+                (is_short(&space.room().unwrap()), *fake.ballast.lock().unwrap() / MIB, space.is_full());
+            assert_eq!(now, (short, ballast, full), "{left} MiB left");
+        }
+    }
+
+    #[test]
+    fn a_write_near_the_critical_mark_looks_itself() {
+        let fake = Arc::new(Fake::default());
+        let settings = SpaceSettings { reserve_bytes: Some(0), ballast_bytes: Some(64 * MIB) };
+        let space = Space::on(Box::new(FakeVolume(Arc::clone(&fake))), settings);
+        space.look().unwrap();
+        let leave = |left: u64| *fake.taken.lock().unwrap() = GIB - (64 + left) * MIB;
+        // Far away it does not.
+        leave(1);
+        space.before_write();
+        assert_eq!(*fake.ballast.lock().unwrap(), 64 * MIB);
+        leave(60);
+        space.look().unwrap();
+        leave(1);
+        space.before_write();
+        assert_eq!(*fake.ballast.lock().unwrap(), 0);
+        assert!(!space.is_full());
+        fake.taken.lock().map(|mut taken| *taken = 0).unwrap();
+        space.look().unwrap();
+        space.failed(&"IO error: something else");
+        assert!(!space.is_full());
+        space.failed(&io::Error::from_raw_os_error(28));
+        assert_eq!((*fake.ballast.lock().unwrap(), space.is_full()), (0, true));
+        space.look().unwrap();
+        assert!(!space.is_full());
+    }
+
+    #[test]
+    fn unwatched_it_is_always_roomy() {
+        let space = Space::unwatched();
+        space.look().unwrap();
+        space.before_write();
+        assert!(space.room().is_none() && !space.is_full());
     }
 }

@@ -319,7 +319,7 @@ async fn a_wiped_member_waits_to_be_added_and_gets_the_state_by_snapshot() {
         assert!(timeout(Duration::from_millis(600), &mut forming).await.is_err());
         let leader = group.leader().await;
         let address = group.seats[&wiped].address.clone();
-        group.at(&leader).add_member(&wiped, &address, soon()).await.unwrap();
+        group.at(&leader).add_member(&wiped, &address, 1, soon()).await.unwrap();
         assert_eq!(timeout(PATIENCE, forming).await.unwrap().unwrap(), Formation::Member);
     }
     group.agree().await;
@@ -346,9 +346,9 @@ async fn members_are_added_removed_and_moved_while_it_runs() {
         group.start(name).await;
         let address = group.seats[name].address.clone();
         let leader = group.leader().await;
-        group.at(&leader).add_member(name, &address, soon()).await.unwrap();
+        group.at(&leader).add_member(name, &address, 1, soon()).await.unwrap();
         // Asked twice it is done already.
-        group.at(&leader).add_member(name, &address, soon()).await.unwrap();
+        group.at(&leader).add_member(name, &address, 1, soon()).await.unwrap();
     }
     group.agree().await;
     let leader = group.leader().await;
@@ -364,7 +364,7 @@ async fn members_are_added_removed_and_moved_while_it_runs() {
     group.start("m3").await;
     let address = group.seats["m3"].address.clone();
     let leader = group.leader().await;
-    group.at(&leader).add_member("m3", &address, soon()).await.unwrap();
+    group.at(&leader).add_member("m3", &address, 1, soon()).await.unwrap();
     group.propose(tick(1)).await;
     group.agree().await;
     assert_eq!(group.at(&leader).members().await.len(), 3);
@@ -401,7 +401,7 @@ async fn a_follower_that_lost_its_tail_is_blank_afterwards() {
     group.propose(tick(4)).await;
     let address = group.seats[&follower].address.clone();
     let leader = group.leader().await;
-    group.at(&leader).add_member(&follower, &address, soon()).await.unwrap();
+    group.at(&leader).add_member(&follower, &address, 1, soon()).await.unwrap();
     group.agree().await;
     assert_eq!(group.read_total().await, 7);
     group.end().await;
@@ -448,7 +448,7 @@ async fn a_follower_put_back_in_time_stops_itself() {
     assert_ne!(group.at(&follower).me().raft_id, old_id);
     let address = group.seats[&follower].address.clone();
     let leader = group.leader().await;
-    group.at(&leader).add_member(&follower, &address, soon()).await.unwrap();
+    group.at(&leader).add_member(&follower, &address, 1, soon()).await.unwrap();
     group.agree().await;
     assert_eq!(group.read_total().await, 13);
     group.end().await;

@@ -14,6 +14,7 @@ use crate::raft::slots::{Slots, Witness};
 use crate::raft::state_machine::StateMachine;
 use crate::raft::state_store::StateStore;
 use crate::raft::types::{LogId, StorageError, TypeConfig};
+use crate::space::Space;
 
 /// The suite purges logs that no state ever applied.
 struct Open;
@@ -35,8 +36,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let raw = RawLog::create(&dir.path().join("log"), &options, 1).unwrap();
         let slots = Slots::create(&dir.path().join("slots"), Witness::default()).unwrap();
         let state = StateStore::create(dir.path(), &options, 1, Arc::new(Toy), Arc::new(lock)).unwrap();
-        let log = LogStore::new(raw, slots, Arc::new(Open)).unwrap();
-        Ok((dir, log, StateMachine::new(state)))
+        let log = LogStore::new(raw, slots, Arc::new(Open), Arc::new(Space::unwatched())).unwrap();
+        Ok((dir, log, StateMachine::new(state, Arc::new(Space::unwatched()))))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::raft::log_store::LogStore;
 use crate::raft::open::{OpenError, Opened, mark_lost, open};
 use crate::raft::state_machine::StateMachine;
 use crate::raft::types::{Entry, EntryData, LogId, Vote};
+use crate::space::Space;
 
 /// What happens to a directory while nobody has it open.
 type Damage = fn(&Home);
@@ -31,6 +32,10 @@ fn id(term: u64, index: u64) -> LogId {
 fn entry(index: u64) -> Entry {
     let entry = dfs_proto::v1::Entry { format: 1, commands: vec![tick(index)] };
     Entry { log_id: id(1, index), payload: EntryPayload::Normal(EntryData::new(&entry, Arc::default())) }
+}
+
+fn machine(opened: &Opened) -> StateMachine {
+    StateMachine::new(Arc::clone(&opened.state), Arc::new(Space::unwatched()))
 }
 
 impl Home {
@@ -67,7 +72,7 @@ impl Home {
         let mut log = opened.log.clone();
         log.save_vote(&Vote::new_committed(1, 9)).await.unwrap();
         log.blocking_append((0..6).map(entry)).await.unwrap();
-        let mut machine = StateMachine::new(Arc::clone(&opened.state));
+        let mut machine = machine(&opened);
         machine.apply((0..=applied).map(entry)).await.unwrap();
         let raft_id = opened.identity.raft_id;
         drop((log, machine));
@@ -222,7 +227,7 @@ async fn a_gap_between_log_and_state_gives_a_new_id() {
     // A state from before the purge: as if the disk of the state had been put back.
     copy_tree(&home.path("state/db-1"), &home.path("old"));
     let opened = home.open();
-    StateMachine::new(Arc::clone(&opened.state)).apply((1..=3).map(entry)).await.unwrap();
+    machine(&opened).apply((1..=3).map(entry)).await.unwrap();
     opened.log.clone().purge(id(1, 3)).await.unwrap();
     shut(opened).await;
     fs::remove_dir_all(home.path("state/db-1")).unwrap();
@@ -243,7 +248,7 @@ async fn a_state_ahead_of_the_log_is_an_installed_snapshot() {
     let home = Home::new();
     let raft_id = home.fill(5).await;
     let opened = home.open();
-    StateMachine::new(Arc::clone(&opened.state)).apply([6, 7].map(entry)).await.unwrap();
+    machine(&opened).apply([6, 7].map(entry)).await.unwrap();
     shut(opened).await;
     assert_eq!(home.open().identity.raft_id, raft_id);
 }
@@ -278,7 +283,7 @@ async fn a_purge_waits_for_the_state() {
     let mut log = opened.log.clone();
     let mut purge = Box::pin(log.purge(id(1, 4)));
     assert!(futures::poll!(&mut purge).is_pending());
-    let mut machine = StateMachine::new(Arc::clone(&opened.state));
+    let mut machine = machine(&opened);
     machine.apply((2..=3).map(entry)).await.unwrap();
     assert!(futures::poll!(&mut purge).is_pending());
     machine.apply([entry(4)]).await.unwrap();
@@ -296,7 +301,7 @@ async fn a_purge_waits_for_the_state() {
 async fn a_bad_entry_stops_the_state_and_changes_nothing() {
     let home = Home::new();
     let opened = home.open();
-    let mut machine = StateMachine::new(Arc::clone(&opened.state));
+    let mut machine = machine(&opened);
     let membership = Membership::new(vec![[9].into()], ());
     let joined = Entry { log_id: id(1, 0), payload: EntryPayload::Membership(membership.clone()) };
     machine.apply([joined, entry(1)]).await.unwrap();

@@ -41,6 +41,14 @@ pub fn hash(kv: &dyn KvRead) -> Option<Bytes> {
 }
 
 impl Machine for Toy {
+    fn feature_level(&self) -> u32 {
+        7
+    }
+
+    fn permit(&self, _: &dyn KvRead, _: &v1::Command) -> Result<(), DfsError> {
+        Ok(())
+    }
+
     fn validate(&self, command: &v1::Command) -> Result<(), DfsError> {
         match command.kind {
             None => Err(DfsError::new(ErrorCode::InvalidArgument, "no kind")),
