@@ -68,6 +68,7 @@ scenarios! {
     rest_walk = "rest-walk";
     all_copies_damaged = "all-copies-damaged";
     flipped_index = "flipped-index";
+    rolling_restart = "rolling-restart";
     flipped_bytes = "flipped-bytes";
     nothing_in_the_clear = "nothing-in-the-clear";
     snapshot_install_killed = "snapshot-install-killed";

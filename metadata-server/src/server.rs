@@ -2,7 +2,7 @@
 //!
 //! Up: keys and certificates, the databases, the port (others ask this server before there is a
 //! cluster), then the cluster: formed, or joined. Ready once a leader is known and the cluster is made.
-//! Down: not ready, no new connection, calls finish up to ten seconds, the leader's workers stop, the
+//! Down: not ready, the lead handed over while everything still answers, then no new connection, calls finish up to ten seconds, the leader's workers stop, the
 //! databases close last.
 
 use std::net::SocketAddr;
@@ -69,6 +69,8 @@ pub struct Server {
     address: SocketAddr,
     operations: Operations,
     health: Health,
+    /// The end as it was asked for from outside; `shutdown` follows once the lead was handed over.
+    asked: Shutdown,
     shutdown: Shutdown,
     serving: JoinHandle<()>,
     leading: JoinHandle<()>,
@@ -85,8 +87,9 @@ impl Server {
         tls: Tls,
         keyring: Keyring,
         doors: Doors,
-        shutdown: Shutdown,
+        asked: Shutdown,
     ) -> Result<Self, DfsError> {
+        let shutdown = Shutdown::manual();
         tls.must_be(Role::MetadataServer, setup.name.as_str())?;
         let metrics = server_kit::metrics::install()
             .map_err(|error| DfsError::new(ErrorCode::Internal, error.to_string()))?;
@@ -133,6 +136,7 @@ impl Server {
         ));
         let leading = tokio::spawn(leader::run(operations.clone(), setup.timing, shutdown.token()));
         let mut tasks = JoinSet::new();
+        tasks.spawn(leave(asked.clone(), shutdown.clone(), consensus.clone(), health.clone()));
         tasks.spawn(watch_readiness(operations.clone(), health.clone(), shutdown.clone()));
         tasks.spawn(space::watch(space, shutdown.clone()));
         tasks.spawn(watch_consensus(consensus.clone(), health.clone(), shutdown.clone()));
@@ -143,7 +147,7 @@ impl Server {
             shutdown.clone(),
         ));
         tracing::info!(%address, cluster = %cluster, "serving");
-        Ok(Self { address, operations, health, shutdown, serving, leading, tasks })
+        Ok(Self { address, operations, health, asked, shutdown, serving, leading, tasks })
     }
 
     /// The address in use, with the port the system picked.
@@ -169,6 +173,7 @@ impl Server {
                 self.operations.parts.consensus.give_up_first().await;
                 self.health.failed("stopped");
                 self.shutdown.trigger();
+                self.asked.trigger();
                 outcome = outcome.and(Err(error));
             }
         }
@@ -252,6 +257,25 @@ async fn serve_metrics(
             tracing::error!(%error, "serving metrics ended");
         }
     });
+    Ok(())
+}
+
+/// When the end is asked for: hands the lead over, then lets the server go down.
+async fn leave(
+    asked: Shutdown,
+    shutdown: Shutdown,
+    consensus: Consensus,
+    health: Health,
+) -> Result<(), DfsError> {
+    tokio::select! {
+        () = asked.wait() => {}
+        () = shutdown.wait() => return Ok(()),
+    }
+    health.draining();
+    if !consensus.hand_off().await {
+        tracing::warn!("the lead was not handed over: the others elect");
+    }
+    shutdown.trigger();
     Ok(())
 }
 

@@ -124,6 +124,8 @@ pub const DRAIN_DEADLINE_MS: u64 = 10_000;
 pub const RAFT_HEARTBEAT_MS: u64 = 200;
 pub const ELECTION_MIN_MS: u64 = 1_000;
 pub const ELECTION_MAX_MS: u64 = 2_000;
+/// Longest a leader that leaves tries to hand the lead over before it stops all the same.
+pub const HAND_OFF_MS: u64 = 3_000;
 pub const NODE_HEARTBEAT_MS: u64 = 1_000;
 pub const NODE_SUSPECT_MS: u64 = 5_000;
 pub const NODE_DOWN_MS: u64 = 15_000;

@@ -18,16 +18,17 @@ mod late;
 mod ledger;
 mod members;
 mod memory;
+mod metadata_disk;
 mod metadata_rot;
 mod nodes;
 mod object_store;
 mod openapi;
 mod partitions;
-mod metadata_disk;
 mod paused;
 mod power;
 mod rest;
 mod rolled_back;
+mod rolling;
 mod rot;
 mod sdk;
 mod secrecy;
@@ -102,6 +103,7 @@ pub const SCENARIOS: &[Scenario] = &[
     metadata_disk::METADATA_DISK_FULL,
     paused::PAUSED_LEADER,
     rest::WALK,
+    rolling::ROLLING_RESTART,
     rot::FLIPPED_BYTES,
     object_store::BEHAVIOUR,
     sdk::EXAMPLES,

@@ -18,6 +18,7 @@ use super::api::{
 };
 use super::damage;
 use super::elections::{self, Heard};
+use super::hand_off::{self, Leaving, Order};
 use super::hello::Greeter;
 use super::log_store::LogStore;
 use super::machine::{Machine, MetadataMachine};
@@ -111,7 +112,13 @@ impl Consensus {
         let peers = Peers::new(pool);
         let options = opened.options;
         let marks = Arc::new(Marks::open(settings.data_dir.clone()));
-        let network = Network { peers: peers.clone(), marks: Arc::clone(&marks), options: options.clone() };
+        let (order, leaving) = (Order::default(), Leaving::default());
+        let network = Network {
+            peers: peers.clone(),
+            order: order.clone(),
+            marks: Arc::clone(&marks),
+            options: options.clone(),
+        };
         let state_machine = StateMachine::new(Arc::clone(&state), Arc::clone(&settings.space));
         let raft = Raft::new(raft_id, config, network, log.clone(), state_machine)
             .await
@@ -137,7 +144,7 @@ impl Consensus {
             space: Arc::clone(&settings.space),
             feature_level,
         };
-        let (proposer, writing) = Proposer::new(raft.clone());
+        let (proposer, writing) = Proposer::new(raft.clone(), leaving.clone());
         let (reader, reading) = Reader::new(raft.clone(), Arc::clone(&state));
         let membership = Arc::new(Membership::new(raft.clone(), greeter.clone(), settings.advertise.clone()));
         let (leads, leadership) = watch::channel(Leadership::default());
@@ -151,6 +158,7 @@ impl Consensus {
                 raft.clone(),
                 heard.clone(),
                 greeter.clone(),
+                leaving.clone(),
                 settings.heartbeat,
                 settings.election_min,
             ))
@@ -185,6 +193,8 @@ impl Consensus {
             receiving: Semaphore::new(1),
             space: settings.space,
             feature_level,
+            order,
+            leaving,
         });
         let closed = tokio::sync::Mutex::new(opened.closed);
         let inner = Inner { local, peers, proposer, reader, membership, leadership, rooms, tasks, closed };
@@ -373,6 +383,14 @@ impl Consensus {
         self.give_up_first().await;
         let lost = self.inner.local.lost.borrow().clone();
         lost.or(reason).unwrap_or_else(|| "Raft stopped".to_owned())
+    }
+
+    /// Before this member leaves for good: proposes nothing from here on, stands for no election, and, if it
+    /// leads, hands the lead to a voter that has everything. Takes at most
+    /// [`HAND_OFF_MS`](dfs_types::limits::HAND_OFF_MS). False: the others will have to elect.
+    pub async fn hand_off(&self) -> bool {
+        let local = &self.inner.local;
+        hand_off::give(&local.raft, &self.inner.peers, &local.leaving).await
     }
 
     /// Stops taking part. What waits is answered `unknown_outcome` or `unavailable`.

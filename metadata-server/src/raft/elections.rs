@@ -15,6 +15,7 @@ use futures::future::join_all;
 use openraft::ServerState;
 use tokio::time::{Instant, sleep};
 
+use super::hand_off::Leaving;
 use super::hello::Greeter;
 use super::types::{Raft, RaftMetrics};
 
@@ -42,12 +43,19 @@ pub fn leader_is_well(metrics: &RaftMetrics, heard: &Heard, election_min: Durati
     }
 }
 
-pub async fn gate(raft: Raft, heard: Heard, greeter: Greeter, heartbeat: Duration, election_min: Duration) {
+pub async fn gate(
+    raft: Raft,
+    heard: Heard,
+    greeter: Greeter,
+    leaving: Leaving,
+    heartbeat: Duration,
+    election_min: Duration,
+) {
     let metrics = raft.metrics();
     loop {
         let now = metrics.borrow().clone();
         if !leader_is_well(&now, &heard, election_min) && now.state != ServerState::Leader {
-            let may = majority_agrees(&now, &greeter).await;
+            let may = majority_agrees(&now, &greeter).await && !leaving.is_set();
             raft.runtime_config().elect(may);
         } else {
             raft.runtime_config().elect(false);

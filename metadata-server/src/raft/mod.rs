@@ -7,13 +7,14 @@
 //! - storage: [`log_store`] with its witness [`slots`], [`state_store`] and [`snapshot`]s of it, [`open`]
 //! - network: [`network`] out, [`service`] in, [`snapshot_transfer`], [`peers`], [`hello`]
 //! - working: [`proposer`] (group commit), [`reader`] (read-index rounds), [`elections`], [`membership`],
-//!   [`rooms`] (whose disk is short)
+//!   [`rooms`] (whose disk is short), [`hand_off`]
 
 mod api;
 mod consensus;
 mod damage;
 mod elections;
 mod files;
+mod hand_off;
 mod hello;
 mod identity;
 mod log_store;

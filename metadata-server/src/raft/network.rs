@@ -20,6 +20,7 @@ use openraft::{OptionalSend, Snapshot};
 use serde::{Deserialize, Serialize};
 use tonic::Request;
 
+use super::hand_off::Order;
 use super::marks::{Mark, Marks};
 use super::peers::{Peer, Peers};
 use super::snapshot::SnapshotHandle;
@@ -42,10 +43,12 @@ pub struct Append {
     pub request: AppendRequest,
 }
 
-/// A request for a vote, with what the candidate remembers of the voter.
+/// A request for a vote, with what the candidate remembers of the voter, and the vote of the leader that
+/// asked it to take over.
 #[derive(Serialize, Deserialize)]
 pub struct AskVote {
     pub remembered: Option<Mark>,
+    pub handed_by: Option<Vote>,
     pub request: VoteRequest,
 }
 
@@ -69,6 +72,7 @@ fn unreachable(error: Failed) -> CallError {
 #[derive(Clone)]
 pub struct Network {
     pub peers: Peers,
+    pub order: Order,
     pub marks: Arc<Marks>,
     /// To look through a snapshot before it is sent.
     pub options: StoreOptions,
@@ -79,13 +83,15 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, target: u64, node: &Node) -> Client {
         let (peers, options, marks) = (self.peers.clone(), self.options.clone(), Arc::clone(&self.marks));
-        Client { peers, marks, options, peer: self.peers.peer(target), target, node: node.clone() }
+        let (peer, order) = (self.peers.peer(target), self.order.clone());
+        Client { peers, order, marks, options, peer, target, node: node.clone() }
     }
 }
 
 /// Calls to one raft id.
 pub struct Client {
     peers: Peers,
+    order: Order,
     marks: Arc<Marks>,
     options: StoreOptions,
     peer: Arc<Peer>,
@@ -138,7 +144,8 @@ impl Client {
 
     async fn ask_vote(&self, request: VoteRequest, deadline: Duration) -> Result<VoteResponse, Failed> {
         self.usable()?;
-        let ask = AskVote { remembered: self.marks.of(self.target), request };
+        let handed_by = self.order.for_request(&request);
+        let ask = AskVote { remembered: self.marks.of(self.target), handed_by, request };
         let message = self.message(encode(&ask), deadline);
         let mut client = self.peers.client(&self.node.name, &self.node.address).map_err(Failed::new)?;
         let answer = client.vote(message).await.map_err(Failed::new)?.into_inner();

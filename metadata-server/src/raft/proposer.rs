@@ -17,6 +17,7 @@ use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use super::hand_off::Leaving;
 use super::types::{EntryData, Raft, Results};
 
 /// Entries proposed and not applied yet. Two: while one is on its way to the others, the next is
@@ -47,6 +48,7 @@ struct Waiting {
 pub struct Proposer {
     queue: mpsc::Sender<Waiting>,
     waiting: Arc<Backlog>,
+    leaving: Leaving,
 }
 
 /// What waits for the log writer.
@@ -86,10 +88,11 @@ fn unknown() -> DfsError {
 
 impl Proposer {
     /// The handle, and the task to run.
-    pub fn new(raft: Raft) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub fn new(raft: Raft, leaving: Leaving) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, commands) = mpsc::channel(MAX_WAITING_COMMANDS);
         let waiting = Arc::new(Backlog::default());
-        (Self { queue, waiting: Arc::clone(&waiting) }, write(raft, commands, waiting))
+        let writing = write(raft, commands, Arc::clone(&waiting), leaving.clone());
+        (Self { queue, waiting, leaving }, writing)
     }
 
     pub fn waiting(&self) -> u64 {
@@ -103,6 +106,9 @@ impl Proposer {
                 ErrorCode::LimitExceeded,
                 format!("the command has {bytes} bytes, at most {MAX_COMMAND_BYTES} are allowed"),
             ));
+        }
+        if self.leaving.is_set() {
+            return Err(not_leader());
         }
         let overloaded = || DfsError::new(ErrorCode::Overloaded, "too many commands wait for the log");
         if !self.waiting.enter(bytes) {
@@ -147,7 +153,7 @@ impl Drop for GiveUp {
     }
 }
 
-async fn write(raft: Raft, mut commands: mpsc::Receiver<Waiting>, waiting: Arc<Backlog>) {
+async fn write(raft: Raft, mut commands: mpsc::Receiver<Waiting>, waiting: Arc<Backlog>, leaving: Leaving) {
     let under_way = Arc::new(Semaphore::new(ENTRIES_UNDER_WAY));
     let metrics = raft.metrics();
     let mut left_over: Option<Waiting> = None;
@@ -183,7 +189,7 @@ async fn write(raft: Raft, mut commands: mpsc::Receiver<Waiting>, waiting: Arc<B
         if batch.is_empty() {
             continue;
         }
-        if metrics.borrow().state != ServerState::Leader {
+        if leaving.is_set() || metrics.borrow().state != ServerState::Leader {
             for command in batch {
                 // A receiver that is gone has given up.
                 let _ = command.answer.send(Err(not_leader()));

@@ -19,6 +19,7 @@ use transport::{Identity, Role, require_peer};
 
 use super::api::ForwardHandler;
 use super::elections::{Heard, leader_is_well};
+use super::hand_off::{self, Leaving, Order};
 use super::hello::Greeter;
 use super::log_store::LogStore;
 use super::marks::Mark;
@@ -26,7 +27,7 @@ use super::network::{Append, AskVote};
 use super::open::mark_lost;
 use super::snapshot_transfer;
 use super::state_store::StateStore;
-use super::types::{AppendResponse, Raft, decode, encode};
+use super::types::{AppendResponse, Raft, Vote, decode, encode};
 use crate::space::Space;
 
 /// What the service needs of this member.
@@ -49,6 +50,9 @@ pub struct Local {
     pub receiving: Semaphore,
     pub space: Arc<Space>,
     pub feature_level: u32,
+    /// On whose order this member stands for election.
+    pub order: Order,
+    pub leaving: Leaving,
 }
 
 pub struct RaftService {
@@ -146,6 +150,11 @@ impl RaftRpc for RaftService {
         if let Some(remembered) = ask.remembered {
             self.local.greeter.conscience.face(&remembered).map_err(Status::data_loss)?;
         }
+        let bounds = self.local.log.bounds();
+        if hand_off::ends_lease(ask.handed_by, bounds.vote, bounds.last, &ask.request) {
+            let told = hand_off::end_lease(&self.local.raft, &self.local.state, ask.request.vote).await;
+            told.map_err(Status::unavailable)?;
+        }
         let response = self.local.raft.vote(ask.request).await.map_err(stopped)?;
         Ok(answer(self.local.raft_id, &response))
     }
@@ -191,6 +200,20 @@ impl RaftRpc for RaftService {
     ) -> Result<Response<v1::ForwardResponse>, Status> {
         member(&request)?;
         Ok(Response::new(self.forward.forward(request.into_inner()).await))
+    }
+
+    async fn take_over(
+        &self,
+        request: Request<v1::RaftMessage>,
+    ) -> Result<Response<v1::RaftMessage>, Status> {
+        let of: Vote = self.local.take(request)?;
+        let local = &self.local;
+        if local.space.is_full() || local.leaving.is_set() || local.damaged.borrow().is_some() {
+            return Err(Status::failed_precondition("this member cannot lead now"));
+        }
+        let followed = local.log.bounds().vote;
+        hand_off::take(&local.raft, &local.order, followed, of).await.map_err(|error| to_status(&error))?;
+        Ok(Response::new(v1::RaftMessage::default()))
     }
 
     async fn hello(&self, request: Request<v1::HelloRequest>) -> Result<Response<v1::HelloResponse>, Status> {

@@ -262,6 +262,82 @@ async fn three_members_survive_their_leader_and_it_comes_back() {
     group.end().await;
 }
 
+/// A leader that stopped by SIGTERM used to cost its lease and an election timeout without a leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_leaves_hands_the_lead_over() {
+    let mut group = Group::formed(&["m1", "m2", "m3"]).await;
+    for number in 1..=20 {
+        group.propose(tick(number)).await;
+    }
+    group.agree().await;
+    // Twice: with all voters there, then with one of them dead, so that the one that leaves must agree.
+    for round in 0..2u64 {
+        let old = group.leader().await;
+        let term = group.at(&old).metrics_snapshot().term;
+        if round == 1 {
+            let dead = group.running.keys().find(|name| **name != old).unwrap().clone();
+            group.kill(&dead).await;
+        }
+        let begun = Instant::now();
+        assert!(group.at(&old).hand_off().await);
+        let mut leadership = group.at(&old).leadership();
+        timeout(PATIENCE, leadership.wait_for(|lead| !lead.leading)).await.unwrap().unwrap();
+        let new = group.leader().await;
+        let took = begun.elapsed();
+        // Nobody could be elected before the old leader's lease is over, which is the longest election timeout.
+        assert!(new != old && took < Duration::from_millis(1000), "{new} leads after {took:?}");
+        assert_eq!(group.at(&new).metrics_snapshot().term, term + 1);
+        let refused = group.at(&old).propose(tick(1), soon()).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Unavailable);
+        group.propose(tick(1000)).await;
+        group.agree().await;
+        group.kill(&old).await;
+        for name in ["m1", "m2", "m3"] {
+            if !group.running.contains_key(name) {
+                group.start(name).await;
+            }
+        }
+        group.agree().await;
+        assert_eq!(group.read_total().await, 210 + 1000 * (round + 1));
+    }
+    group.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_alone_hands_nothing_over_and_others_take_no_order_but_their_leaders() {
+    let group = Group::formed(&["m1", "m2", "m3"]).await;
+    group.propose(tick(5)).await;
+    group.agree().await;
+    let leader = group.leader().await;
+    let term = group.at(&leader).metrics_snapshot().term;
+    let follower = group.running.keys().find(|name| **name != leader).unwrap().clone();
+    let member = group.at(&follower).me();
+    let mut client = group.at(&leader).client(&member).unwrap();
+    let own = group.at(&leader).me().raft_id;
+    let order = |target: u64, vote: openraft::Vote<u64>| v1::RaftMessage {
+        target_raft_id: target.to_be_bytes().to_vec().into(),
+        payload: crate::raft::types::encode(&vote).into(),
+    };
+    use openraft::Vote;
+    let stale = order(member.raft_id, Vote::new_committed(term - 1, own));
+    let candidate = order(member.raft_id, Vote::new(term, own));
+    let stranger = order(own, Vote::new_committed(term, own));
+    for wrong in [stale, candidate, stranger] {
+        assert_eq!(client.take_over(wrong).await.unwrap_err().code(), tonic::Code::FailedPrecondition);
+    }
+    group.propose(tick(6)).await;
+    assert_eq!(group.at(&leader).metrics_snapshot().term, term);
+    // A follower that leaves has nothing to hand over.
+    assert!(group.at(&follower).hand_off().await);
+    assert_eq!(group.leader().await, leader);
+    group.end().await;
+
+    let alone = Group::formed(&["m1"]).await;
+    alone.leader().await;
+    assert!(alone.at("m1").hand_off().await);
+    alone.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_majority_nothing_is_promised() {
     let mut group = Group::formed(&["m1", "m2", "m3"]).await;
