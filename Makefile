@@ -42,7 +42,7 @@ lint: doctor ## formatting, clippy, shell scripts
 fmt: ## format the code
 	@cargo fmt --all
 
-docs: doctor ## write the documents that are made from the code
+docs: build ## write the documents that are made from the code
 	@scripts/docs.sh
 
 bench: build ## figures of this machine

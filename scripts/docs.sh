@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes the documents that are made from the code: docs/rest.md. A test fails while one is stale.
+# Writes the documents that are made from the code: docs/rest.md, and docs/metrics.md with what the
+# programs in ./bin/ say. A test or a scenario fails while one is stale.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -7,4 +8,5 @@ use_target
 use_rocksdb
 cd "$here"
 DFS_WRITE_DOCS=1 cargo test --locked -q -p metadata-server --test rest_docs the_committed_book
-say "Wrote docs/rest.md"
+"$here/scripts/metrics-doc.sh" > "$here/docs/metrics.md"
+say "Wrote docs/rest.md and docs/metrics.md"

@@ -374,7 +374,7 @@ fn signal(process: &Process, signal: Signal) -> Result<()> {
 }
 
 /// The folder of the three binaries: `DFS_BIN_DIR`, or `bin` at the top of the checkout.
-fn binaries() -> Result<PathBuf> {
+pub fn binaries() -> Result<PathBuf> {
     let folder = match std::env::var_os("DFS_BIN_DIR") {
         Some(folder) => PathBuf::from(folder),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../bin"),

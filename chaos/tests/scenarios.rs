@@ -63,6 +63,7 @@ scenarios! {
     drain_and_remove = "drain-and-remove";
     remove_dead_node = "remove-dead-node";
     metadata_disk_full = "metadata-disk-full";
+    metrics_walk = "metrics-walk";
     paused_leader = "paused-leader";
     openapi_walk = "openapi-walk";
     rest_walk = "rest-walk";

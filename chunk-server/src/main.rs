@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chunk_server::server::{ChunkServer, OpenStore, Opened};
 use chunk_server::settings::Settings;
 use chunk_server::store::segment::{SegmentStore, Settings as StoreSettings};
-use dfs_types::{DfsError, ErrorCode, OsEntropy};
+use dfs_types::{DfsError, OsEntropy};
 use server_kit::Life;
 
 fn main() -> ExitCode {
@@ -15,7 +15,6 @@ fn main() -> ExitCode {
 }
 
 async fn serve(settings: Settings, life: Life) -> Result<(), DfsError> {
-    server_kit::metrics::install().map_err(|error| DfsError::new(ErrorCode::Internal, error.to_string()))?;
     let setup = settings.setup()?;
     let certificates = settings.certificates()?;
     let tls = settings.load_tls()?;

@@ -28,6 +28,7 @@ use crate::node::identity::DataDir;
 use crate::peers::{MAX_DATA_MESSAGE, Peers};
 use crate::store::segment::OpenReport;
 use crate::store::{ChunkStore, StoreError};
+use crate::telemetry;
 use crate::upkeep::{Compactor, Pace, Scrubber};
 
 mod http;
@@ -93,6 +94,9 @@ impl ChunkServer {
         shutdown: Shutdown,
     ) -> Result<Self, DfsError> {
         tls.must_be(Role::ChunkServer, setup.node.as_str())?;
+        server_kit::metrics::install(setup.node.as_str(), telemetry::METRICS)
+            .map_err(|error| DfsError::new(ErrorCode::Internal, error.to_string()))?;
+        telemetry::begin();
         let clock = Arc::new(SystemClock::new());
         let data_dir = DataDir::open(&setup.data_dir, &setup.node, &*clock, &OsEntropy)?;
         if let Some(joined) = data_dir.identity().cluster.filter(|joined| *joined != tls.cluster()) {

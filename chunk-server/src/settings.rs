@@ -9,6 +9,7 @@ use dfs_types::{DfsError, ErrorCode, NodeId};
 use serde::{Deserialize, Serialize};
 use server_kit::certificates::CertificateFiles;
 use server_kit::config::required;
+use server_kit::metrics::Metric;
 use server_kit::{ConfigError, LogFormat, LogSettings, ServerSettings};
 use transport::{Role, Tls};
 
@@ -175,6 +176,8 @@ impl Settings {
 }
 
 impl ServerSettings for Settings {
+    const METRICS: &'static [Metric] = crate::telemetry::METRICS;
+
     fn logs(&self) -> LogSettings {
         LogSettings {
             format: self.log_format.unwrap_or_default(),

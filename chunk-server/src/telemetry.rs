@@ -4,7 +4,75 @@ use std::time::Duration;
 
 use dfs_types::{DfsError, ErrorCode};
 use metrics::{counter, gauge, histogram};
+use server_kit::metrics::Kind::{Counter, Gauge, Histogram};
+use server_kit::metrics::Metric;
 use tokio::time::Instant;
+
+/// What this server records beside [`server_kit::metrics::COMMON`].
+pub const METRICS: &[Metric] = &[
+    Metric::new(
+        "fs_upload_duration_seconds",
+        Histogram,
+        &[],
+        "Time of one put of a chunk, to the receipts of this node and those behind it",
+    ),
+    Metric::new("fs_download_duration_seconds", Histogram, &[], "Time of one get, to its last byte"),
+    Metric::new(
+        "fs_replication_latency_seconds",
+        Histogram,
+        &["kind"],
+        "forward: what the nodes behind take longer than this one in a put; copy: a copy ordered by the leader; merge: one put together from damaged ones",
+    ),
+    Metric::new(
+        "fs_replication_factor",
+        Gauge,
+        &["kind"],
+        "Copies that the last put made (actual) and was to make (target), from this node on",
+    ),
+    Metric::new(
+        "fs_chunk_calls_total",
+        Counter,
+        &["call", "outcome"],
+        "put, get, copy and merge calls; the outcome is ok or an error code",
+    ),
+    Metric::new("fs_chunk_bytes_total", Counter, &["call"], "Sealed bytes of calls that ended well"),
+    Metric::new("fs_chunk_forward_failures_total", Counter, &["code"], "Puts whose next node failed"),
+    Metric::new("fs_storage_used_bytes", Gauge, &[], "Bytes that segments take on the disk"),
+    Metric::new("fs_storage_capacity_bytes", Gauge, &[], "Bytes this node may take"),
+    Metric::new("fs_storage_free_bytes", Gauge, &[], "Bytes left for new chunks"),
+    Metric::new("fs_storage_chunks", Gauge, &[], "Chunks stored"),
+    Metric::new("fs_storage_faults_total", Counter, &["kind"], "Stored chunks found corrupt or missing"),
+    Metric::new("fs_storage_lost_chunks_total", Counter, &[], "Chunks that a start found gone"),
+    Metric::new("fs_storage_damaged_places_total", Counter, &[], "Places that a start found spoiled"),
+    Metric::new("fs_storage_index_rebuilds_total", Counter, &[], "How often the index was made anew"),
+    Metric::new(
+        "fs_storage_sync_duration_seconds",
+        Histogram,
+        &[],
+        "From the last byte handed to the store until it was durable",
+    ),
+    Metric::new("fs_storage_group_changes", Histogram, &[], "Changes made durable by one group commit"),
+    Metric::new("fs_storage_compacted_bytes_total", Counter, &[], "Bytes that compaction gave back"),
+    Metric::new("fs_scrub_bytes_total", Counter, &[], "Bytes read by the scrub"),
+    Metric::new(
+        "fs_scrub_age_seconds",
+        Gauge,
+        &[],
+        "Since the scrub last came to the end of everything; since the start, until it does",
+    ),
+    Metric::new("fs_cache_hits_total", Counter, &["cache"], "Found in the cache: blocks (the index')"),
+    Metric::new("fs_cache_misses_total", Counter, &["cache"], "Not found in the cache"),
+    Metric::new("fs_heartbeat_failures_total", Counter, &[], "Heartbeats that no metadata server answered"),
+];
+
+/// Makes known, before anything happens, what has labels of a closed list.
+pub fn begin() {
+    for kind in ["forward", "copy"] {
+        let _ = histogram!("fs_replication_latency_seconds", "kind" => kind);
+    }
+    copies(0, 0);
+    block_cache(0, 0);
+}
 
 /// The data calls that are counted and timed alike.
 #[derive(Clone, Copy, Debug)]
@@ -33,12 +101,18 @@ pub fn call_finished(call: Call, started: Instant, bytes: u64, error: Option<Err
     if error.is_none() {
         counter!("fs_chunk_bytes_total", "call" => call.as_str()).increment(bytes);
     }
-    histogram!("fs_chunk_call_seconds", "call" => call.as_str()).record(started.elapsed());
+    let took = started.elapsed();
+    match call {
+        Call::Put => histogram!("fs_upload_duration_seconds").record(took),
+        Call::Get => histogram!("fs_download_duration_seconds").record(took),
+        Call::Copy => histogram!("fs_replication_latency_seconds", "kind" => "copy").record(took),
+        Call::Merge => histogram!("fs_replication_latency_seconds", "kind" => "merge").record(took),
+    }
 }
 
 /// From the last byte handed to the store until it said durable.
 pub fn sync_finished(took: Duration) {
-    histogram!("fs_storage_sync_seconds").record(took);
+    histogram!("fs_storage_sync_duration_seconds").record(took);
 }
 
 pub fn forward_failed(error: &DfsError) {
@@ -59,14 +133,43 @@ pub fn fault_found(corrupt: bool) {
 
 /// What a start found missing: chunks whose segment is gone, places at which a record should be.
 pub fn opened(lost: u64, damaged: u64) {
-    counter!("fs_store_lost_chunks_total").increment(lost);
-    counter!("fs_store_damaged_places_total").increment(damaged);
+    counter!("fs_storage_lost_chunks_total").increment(lost);
+    counter!("fs_storage_damaged_places_total").increment(damaged);
 }
 
 pub fn index_rebuilt() {
-    counter!("fs_store_index_rebuilds_total").increment(1);
+    counter!("fs_storage_index_rebuilds_total").increment(1);
 }
 
 pub fn heartbeat_failed() {
-    counter!("fs_node_heartbeat_failures_total").increment(1);
+    counter!("fs_heartbeat_failures_total").increment(1);
+}
+
+/// From when this node was done with a put until those behind it answered.
+pub fn forwarded(waited: Duration) {
+    histogram!("fs_replication_latency_seconds", "kind" => "forward").record(waited);
+}
+
+/// Copies made by a put, from this node on.
+pub fn copies(actual: usize, target: usize) {
+    gauge!("fs_replication_factor", "kind" => "actual").set(actual as f64);
+    gauge!("fs_replication_factor", "kind" => "target").set(target as f64);
+}
+
+pub fn group_committed(changes: usize) {
+    histogram!("fs_storage_group_changes").record(changes as f64);
+}
+
+pub fn compacted(freed: u64) {
+    counter!("fs_storage_compacted_bytes_total").increment(freed);
+}
+
+pub fn scrubbed(bytes: u64, since_whole: Duration) {
+    counter!("fs_scrub_bytes_total").increment(bytes);
+    gauge!("fs_scrub_age_seconds").set(since_whole.as_secs_f64());
+}
+
+pub fn block_cache(hits: u64, misses: u64) {
+    counter!("fs_cache_hits_total", "cache" => "blocks").absolute(hits);
+    counter!("fs_cache_misses_total", "cache" => "blocks").absolute(misses);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dfs_types::DfsError;
 use server_kit::{Next, Work};
+use tokio::time::Instant;
 
 use crate::blocking::BlockingPool;
 use crate::node::Node;
@@ -55,6 +56,7 @@ impl Work for Compactor {
         if done.segments_removed == 0 {
             return Ok(Next::After(self.pace.compact_idle));
         }
+        telemetry::compacted(done.bytes_freed);
         tracing::info!(copied = done.bytes_copied, freed = done.bytes_freed, "compacted");
         Ok(Next::After(spread(done.bytes_copied, self.pace.compact_bytes_per_sec)))
     }
@@ -66,11 +68,13 @@ pub struct Scrubber {
     pace: Pace,
     /// The last chunk looked at in this pass.
     after: Option<ChunkKey>,
+    /// When the last pass ended; at first, when this began.
+    whole: Instant,
 }
 
 impl Scrubber {
     pub fn new(node: Arc<Node>, pool: BlockingPool, pace: Pace) -> Self {
-        Self { node, pool, pace, after: None }
+        Self { node, pool, pace, after: None, whole: Instant::now() }
     }
 }
 
@@ -98,6 +102,10 @@ impl Work for Scrubber {
             self.node.faults.report(key.realm, key.chunk, true);
         }
         self.after = done.next;
+        if done.next.is_none() {
+            self.whole = Instant::now();
+        }
+        telemetry::scrubbed(done.bytes, self.whole.elapsed());
         let pause = spread(done.bytes, self.pace.scrub_bytes_per_sec);
         Ok(Next::After(if done.next.is_some() { pause } else { pause + self.pace.scrub_idle }))
     }

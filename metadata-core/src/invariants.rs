@@ -232,6 +232,8 @@ fn copies(kv: &dyn KvRead, counters: &v1::CountersRow) -> Found {
     same("chunks", counters.chunks, chunks.len())?;
     let (mut deficits, mut trashed, mut locations) = (0, 0, 0);
     let mut trash_bytes = 0u64;
+    let wanted_copies: u64 = chunks.iter().map(|(_, row)| u64::from(wanted(row))).sum();
+    same("wanted copies", counters.wanted_copies, wanted_copies as usize)?;
     for (key, row) in &chunks {
         let (mut counting, mut leaving) = (0, 0);
         let mut exact = true;

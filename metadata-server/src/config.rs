@@ -10,6 +10,7 @@ use dfs_types::{DfsError, ErrorCode, NodeId, OsEntropy, limits};
 use serde::{Deserialize, Serialize};
 use server_kit::certificates::CertificateFiles;
 use server_kit::config::required;
+use server_kit::metrics::Metric;
 use server_kit::{LogFormat, LogSettings, ServerSettings};
 use transport::{Role, Tls};
 
@@ -216,6 +217,8 @@ impl Setup {
 }
 
 impl ServerSettings for Settings {
+    const METRICS: &'static [Metric] = crate::telemetry::METRICS;
+
     fn logs(&self) -> LogSettings {
         LogSettings {
             format: self.log_format.unwrap_or_default(),

@@ -91,7 +91,7 @@ impl Server {
     ) -> Result<Self, DfsError> {
         let shutdown = Shutdown::manual();
         tls.must_be(Role::MetadataServer, setup.name.as_str())?;
-        let metrics = server_kit::metrics::install()
+        let metrics = server_kit::metrics::install(setup.name.as_str(), crate::telemetry::METRICS)
             .map_err(|error| DfsError::new(ErrorCode::Internal, error.to_string()))?;
         let cluster = tls.cluster();
         let pool = ChannelPool::new(Dialer::new(tls.clone()));

@@ -127,7 +127,7 @@ async fn the_walk() {
     let again = server.rest("DELETE", &format!("/files/{id}"), key, "").await;
     assert_eq!(again.status, 404, "{}", again.text);
     let metrics = server.rest("GET", "/metrics", key, "").await;
-    assert!(metrics.text.contains("dfs_operations_total"));
+    assert!(metrics.text.contains("fs_operations_total"));
     server.stop().await;
 }
 

@@ -109,6 +109,8 @@ pub enum Action {
     Print,
     /// `--probe`: ask the server that runs with them, and end.
     Probe(Probe),
+    /// `--print-metrics`, for the documents: show what the server records, and end.
+    Metrics,
 }
 
 /// Settings, where each came from, and what to do with them.
@@ -156,11 +158,10 @@ where
     let on_line = command.clone().ignore_errors(true).try_get_matches_from(&arguments)?;
     let matches =
         command.clone().try_get_matches_from(with_environment(&flags, &on_line, arguments, environment)?)?;
-    let action = match (matches.get_flag(CHECK), matches.get_flag(PRINT), matches.get_one(PROBE)) {
-        (_, true, _) => Action::Print,
-        (true, false, _) => Action::Check,
-        (false, false, Some(probe)) => Action::Probe(*probe),
-        (false, false, None) => Action::Serve,
+    let action = match (ACTIONS.into_iter().find(|(id, _)| matches.get_flag(id)), matches.get_one(PROBE)) {
+        (Some((_, action)), _) => action,
+        (None, Some(probe)) => Action::Probe(*probe),
+        (None, None) => Action::Serve,
     };
     let file = matches.try_get_one::<PathBuf>("config").ok().flatten().cloned();
     let given = F::from_arg_matches(&matches)?;
@@ -213,14 +214,18 @@ where
 const CHECK: &str = "check_config";
 const PRINT: &str = "print_config";
 const PROBE: &str = "probe";
+const METRICS: &str = "print_metrics";
+const ACTIONS: [(&str, Action); 3] =
+    [(PRINT, Action::Print), (METRICS, Action::Metrics), (CHECK, Action::Check)];
 
-/// The flags with the three that are no settings: neither file nor environment gives them.
+/// The flags with those that are no settings: neither file nor environment gives them.
 fn with_actions(command: Command) -> Command {
     let flag = |id: &'static str, long: &'static str, help: &'static str| {
         Arg::new(id).long(long).action(ArgAction::SetTrue).help(help)
     };
     command
         .arg(flag(CHECK, "check-config", "Say whether the server would start with these settings, and end"))
+        .arg(flag(METRICS, "print-metrics", "Print what the server records, and end").hide(true))
         .arg(flag(PRINT, "print-config", "Print the settings in force and where each comes from, and end"))
         .arg(
             Arg::new(PROBE)

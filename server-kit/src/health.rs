@@ -116,6 +116,8 @@ impl Health {
         self.shared.ready.send_if_modified(|was| std::mem::replace(was, now) != now);
         drop(reasons);
         self.shared.changes.send_modify(|count| *count += 1);
+        metrics::gauge!("fs_node_health_status", "node" => self.shared.id.clone())
+            .set(f64::from(u8::from(now)));
     }
 
     fn reasons(&self) -> MutexGuard<'_, Reasons> {

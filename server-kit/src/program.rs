@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::config::report::Report;
 use crate::config::{self, Action};
 use crate::logging::LogLevel;
+use crate::metrics::{self, Metric};
 use crate::probe::{self, Probe};
 use crate::{LogSettings, Shutdown, build, hardening, logging, shutdown};
 
@@ -31,6 +32,9 @@ const LOG_LEVEL: &str = "log_level";
 pub trait ServerSettings:
     CommandFactory + FromArgMatches + Serialize + DeserializeOwned + Default + Send + 'static
 {
+    /// What the server records beside [`metrics::COMMON`].
+    const METRICS: &'static [Metric];
+
     /// Where and how much to log.
     fn logs(&self) -> LogSettings;
 
@@ -87,11 +91,16 @@ where
             print!("{}", loaded.report);
             return ExitCode::SUCCESS;
         }
+        Action::Metrics => {
+            print!("## Every server\n\n{}", metrics::markdown(metrics::COMMON));
+            print!("\n## {}\n\n{}", S::command().get_name(), metrics::markdown(S::METRICS));
+            return ExitCode::SUCCESS;
+        }
         Action::Check => return check(&loaded.settings),
         Action::Probe(probe) => return ask(&loaded.settings, probe),
         Action::Serve => {}
     }
-    let level = match prepare(&loaded.settings.logs()) {
+    let level = match prepare::<S>(&loaded.settings.logs()) {
         Ok(level) => level,
         Err(error) => {
             eprintln!("error: {error}");
@@ -155,10 +164,11 @@ fn misspelt<S: ServerSettings>() -> impl Iterator<Item = (String, String)> {
 }
 
 /// Before any key is read and any thread started.
-fn prepare(logs: &LogSettings) -> anyhow::Result<LogLevel> {
+fn prepare<S: ServerSettings>(logs: &LogSettings) -> anyhow::Result<LogLevel> {
     hardening::harden()?;
     let level = logging::init(logs)?;
-    crate::metrics::install()?;
+    let id = logs.server.split('/').next_back().unwrap_or_default();
+    metrics::install(id, S::METRICS)?;
     build::announce(&logs.server);
     hardening::raise_open_files();
     Ok(level)

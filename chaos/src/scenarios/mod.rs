@@ -20,6 +20,7 @@ mod members;
 mod memory;
 mod metadata_disk;
 mod metadata_rot;
+mod metrics;
 mod nodes;
 mod object_store;
 mod openapi;
@@ -101,6 +102,7 @@ pub const SCENARIOS: &[Scenario] = &[
     nodes::DRAIN_AND_REMOVE,
     nodes::REMOVE_DEAD_NODE,
     metadata_disk::METADATA_DISK_FULL,
+    metrics::WALK,
     paused::PAUSED_LEADER,
     rest::WALK,
     rolling::ROLLING_RESTART,

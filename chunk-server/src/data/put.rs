@@ -100,7 +100,12 @@ impl DataPlane {
         ingest.finish().await?;
         // Only now does the next node's silence count against it: we were not done ourselves.
         match forward {
-            Some(next) => Ok(next.outcome().await),
+            Some(next) => {
+                let done = Instant::now();
+                let forwarded = next.outcome().await;
+                telemetry::forwarded(done.elapsed());
+                Ok(forwarded)
+            }
             None => Ok(Forwarded::default()),
         }
     }
@@ -136,6 +141,7 @@ impl DataPlane {
         let own = self.node.receipt(key.realm, grant.scope, grant.epoch, key.chunk, order.sealed_length)?;
         let mut receipts = vec![Bytes::from(own)];
         receipts.extend(forwarded.receipts);
+        telemetry::copies(receipts.len(), receipts.len() + forwarded.failures.len());
         Ok(PutResponse { receipts, failures: forwarded.failures, already_had })
     }
 }

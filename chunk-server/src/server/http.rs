@@ -58,9 +58,9 @@ pub(super) async fn serve_metrics(address: &str, shutdown: Shutdown) -> Result<J
 }
 
 fn metrics() -> Response {
-    match server_kit::metrics::install() {
-        Ok(metrics) => metrics.response(),
-        Err(error) => Problem::new(ErrorCode::Internal, error.to_string()).into_response(),
+    match server_kit::metrics::installed() {
+        Some(metrics) => metrics.response(),
+        None => Problem::new(ErrorCode::Internal, "there are no metrics in this process").into_response(),
     }
 }
 
@@ -69,7 +69,7 @@ pub(super) struct MetricsUpkeep;
 
 impl Work for MetricsUpkeep {
     async fn step(&mut self) -> Result<Next, DfsError> {
-        if let Ok(metrics) = server_kit::metrics::install() {
+        if let Some(metrics) = server_kit::metrics::installed() {
             metrics.upkeep();
         }
         Ok(Next::After(Duration::from_secs(60)))

@@ -24,6 +24,7 @@ pub use principals::{principal, principal_by_key_hash, principal_by_name, princi
 pub use read::{Window, WindowChunk, inline, window};
 pub use uploads::{upload, upload_entries, upload_for};
 pub use work::{
-    Deficit, PendingPurge, chunks_of_node, deficits_by_copies, deficits_page, dropping_head, expired_uploads,
-    expired_versions, listed_at, lost_page, oldest_request, pending_purges, trash_due,
+    Deficit, DeficitClasses, PendingPurge, chunks_of_node, deficit_classes, deficits_by_copies,
+    deficits_page, dropping_head, expired_uploads, expired_versions, listed_at, lost_page, oldest_request,
+    pending_purges, trash_due,
 };

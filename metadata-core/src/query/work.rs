@@ -1,13 +1,13 @@
 //! What the leader's background loops have to do: each a bounded page, oldest or most urgent first.
 
 use dfs_proto::v1;
-use dfs_types::{DfsError, FileId, PrincipalId, RequestId, UploadId};
+use dfs_types::{ChunkId, DfsError, FileId, PrincipalId, RealmId, RequestId, UploadId};
 
 use super::chunks::{ChunkView, view_chunk};
 use crate::inventory::ListedCopy;
 use crate::kv::KvRead;
 use crate::rows::chunks::Chunks;
-use crate::rows::deficits::{Deficits, LOST};
+use crate::rows::deficits::{Deficits, LEAVING, LOST};
 use crate::rows::dropping::Dropping;
 use crate::rows::expiry::Expiries;
 use crate::rows::node_chunks::NodeChunks;
@@ -57,6 +57,32 @@ pub fn lost_page(kv: &dyn KvRead, after: Option<ChunkKey>, limit: usize) -> Resu
     let after = after.map(|key| (LOST, key));
     let page = rows::scan::<Deficits>(kv, &LOST, after.as_ref(), limit)?;
     page.into_iter().map(|((_, key), ())| Ok(view_chunk(kv, &mut roster, key)?)).collect()
+}
+
+/// How many chunks wait for copies, by how badly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DeficitClasses {
+    pub last_copy: usize,
+    pub under_target: usize,
+    /// With all copies, some of them on a node that drains.
+    pub leaving: usize,
+    /// Without any counting copy.
+    pub lost: usize,
+}
+
+/// Counts each class up to `most`.
+pub fn deficit_classes(kv: &dyn KvRead, most: usize) -> Result<DeficitClasses, DfsError> {
+    let nothing = ChunkKey { realm: RealmId([0; 16]), chunk: ChunkId([0; 32]) };
+    let count = |from: u8, to: u8| -> Result<usize, DfsError> {
+        let page = rows::scan::<Deficits>(kv, &(), Some(&(from, nothing)), most)?;
+        Ok(page.iter().take_while(|((priority, _), ())| *priority <= to).count())
+    };
+    Ok(DeficitClasses {
+        last_copy: count(1, 1)?,
+        under_target: count(2, LEAVING - 1)?,
+        leaving: count(LEAVING, LEAVING)?,
+        lost: count(LOST, LOST)?,
+    })
 }
 
 /// Chunks that have been in trash since cluster time `before_ms` or longer, oldest first: for

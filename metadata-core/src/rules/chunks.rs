@@ -150,6 +150,11 @@ pub(crate) fn settle(
         }
     }
 
+    let (had, has) = (u64::from(wanted(old)), u64::from(wanted(&row)));
+    if had != has {
+        let all = &mut ctx.count().wanted_copies;
+        *all = (*all + has).saturating_sub(had);
+    }
     match (before.is_some(), after.is_some()) {
         (false, true) => ctx.count().chunks += 1,
         (true, false) => lower(&mut ctx.count().chunks, 1),

@@ -1,6 +1,7 @@
 //! How both databases are tuned: small write buffers, one shared block cache, few files. Together
 //! they stay below 150 MiB whatever their size on disk.
 
+use rocksdb::statistics::{StatsLevel, Ticker};
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, Options};
 
 use super::damage::Damage;
@@ -43,11 +44,24 @@ pub struct StoreOptions {
     pub(super) compression: Compression,
     cache: Cache,
     pub(crate) damage: Damage,
+    /// What all databases begin with. Copies share its counters.
+    base: Options,
 }
 
 impl StoreOptions {
     pub fn new(compression: Compression, block_cache_bytes: usize) -> Self {
-        Self { compression, cache: Cache::new_lru_cache(block_cache_bytes), damage: Damage::default() }
+        let mut base = Options::default();
+        base.enable_statistics();
+        base.set_statistics_level(StatsLevel::ExceptHistogramOrTimers);
+        Self { compression, cache: Cache::new_lru_cache(block_cache_bytes), damage: Damage::default(), base }
+    }
+
+    /// How often a block was in the cache, and how often not, since the process started.
+    pub fn block_cache(&self) -> (u64, u64) {
+        (
+            self.base.get_ticker_count(Ticker::BlockCacheHit),
+            self.base.get_ticker_count(Ticker::BlockCacheMiss),
+        )
     }
 }
 
@@ -67,8 +81,8 @@ fn table(options: &StoreOptions) -> BlockBasedOptions {
     table
 }
 
-fn database(create: bool) -> Options {
-    let mut db = Options::default();
+fn database(options: &StoreOptions, create: bool) -> Options {
+    let mut db = options.base.clone();
     db.create_if_missing(create);
     db.create_missing_column_families(create);
     db.set_max_open_files(256);
@@ -86,8 +100,8 @@ fn database(create: bool) -> Options {
 /// The state database: its WAL is written but synced only before the log is purged. Column families
 /// stay consistent with each other after a power loss: one WAL serves all, recovery stops at its
 /// first damage for all of them, and a flush of one family first syncs the WALs it leaves behind.
-pub(super) fn state_options(create: bool) -> Options {
-    let mut db = database(create);
+pub(super) fn state_options(options: &StoreOptions, create: bool) -> Options {
+    let mut db = database(options, create);
     db.set_db_write_buffer_size(48 * MIB);
     db.set_max_total_wal_size(128 * MIB as u64);
     // All families reach disk together: fewer leftovers of old WALs, simpler checkpoints.
@@ -125,7 +139,7 @@ pub(super) fn state_families(options: &StoreOptions) -> Vec<ColumnFamilyDescript
 /// The log database: every write is synced, so its WAL is the log; tables only hold what has not
 /// been purged yet. `default` has the vote and bounds, `entries` the entries.
 pub(crate) fn log_options(options: &StoreOptions, create: bool) -> (Options, Vec<ColumnFamilyDescriptor>) {
-    let mut db = database(create);
+    let mut db = database(options, create);
     db.set_db_write_buffer_size(32 * MIB);
     db.set_max_total_wal_size(64 * MIB as u64);
     db.set_track_and_verify_wals_in_manifest(true);

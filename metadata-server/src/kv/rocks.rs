@@ -55,15 +55,19 @@ fn family(space: Space) -> &'static str {
 impl StateDb {
     /// Opens the database in `path`; `create`: makes it if it is missing.
     pub fn open(path: &Path, options: &StoreOptions, create: bool) -> Result<Self, rocksdb::Error> {
-        let db = DB::open_cf_descriptors(&state_options(create), path, state_families(options))?;
+        let db = DB::open_cf_descriptors(&state_options(options, create), path, state_families(options))?;
         Ok(Self::of(db, path, options.damage.clone()))
     }
 
     /// Opens it without writing to the directory: for looking into a checkpoint, which may be another
     /// member's, so what is damaged in it is only its reader's error.
     pub fn open_read_only(path: &Path, options: &StoreOptions) -> Result<Self, rocksdb::Error> {
-        let db =
-            DB::open_cf_descriptors_read_only(&state_options(false), path, state_families(options), false)?;
+        let db = DB::open_cf_descriptors_read_only(
+            &state_options(options, false),
+            path,
+            state_families(options),
+            false,
+        )?;
         Ok(Self::of(db, path, Damage::default()))
     }
 

@@ -30,6 +30,7 @@ use server_kit::{Next, Work};
 
 use super::{Timing, propose};
 use crate::service::{NodeAt, NodeTable, Operations, chunk_ref};
+use crate::telemetry;
 
 /// Entries of one page: what one command can propose.
 const PAGE: usize = MAX_CHUNKS_PER_BACKGROUND_COMMAND;
@@ -146,7 +147,7 @@ impl Inventory {
                 chunks: compared.orphans.iter().map(chunk_ref).collect(),
             });
             let count = propose(&self.operations, kind).await?.count;
-            metrics::counter!("dfs_orphans_total").increment(count);
+            telemetry::orphans_found(count);
             walk.orphans += count;
         }
         walk.after = compared.next;
@@ -161,9 +162,7 @@ impl Inventory {
             return;
         };
         let Walk { node, listed, absent, orphans, .. } = walk;
-        metrics::gauge!("dfs_node_absent_chunks", "node" => node.to_string()).set(absent as f64);
-        metrics::gauge!("dfs_node_absence_held", "node" => node.to_string())
-            .set(f64::from(u8::from(absence.held)));
+        telemetry::absent(node.as_str(), absent, absence.held);
         if orphans > 0 {
             tracing::info!(%node, orphans, "chunks that nothing refers to are being deleted");
         }

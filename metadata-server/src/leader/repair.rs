@@ -133,24 +133,26 @@ impl Work for Repair {
         // What is done is committed at once: one copy that hangs holds up no other.
         let mut outcomes = stream::iter(plan.orders)
             .map(|order| async move {
+                let ordered = tokio::time::Instant::now();
                 let done = copy(operations, table, term, pace, &order).await;
-                (order, done)
+                (order, ordered, done)
             })
             .buffer_unordered(self.timing.repair_parallel)
             .ready_chunks(ROUND);
         while let Some(done) = outcomes.next().await {
-            let mut changes = Vec::new();
-            for (order, outcome) in done {
+            let (mut changes, mut ordered) = (Vec::new(), Vec::new());
+            for (order, began, outcome) in done {
                 match outcome {
                     Ok(change) => {
                         self.resting.remove(&order.chunk);
-                        metrics::counter!("dfs_repair_copies_total").increment(1);
+                        crate::telemetry::copy_made();
                         changes.push(change);
+                        ordered.push(began);
                     }
                     Err(error) => {
                         let (chunk, target) = (order.chunk.chunk, &order.target);
                         tracing::info!(%chunk, %target, code = %error.code, %error, "copy failed");
-                        metrics::counter!("dfs_repair_failures_total").increment(1);
+                        crate::telemetry::copy_failed();
                         self.failures.note(&order, &error, self.operations.now());
                         self.rest(order.chunk);
                     }
@@ -158,6 +160,7 @@ impl Work for Repair {
             }
             if !changes.is_empty() {
                 propose(operations, Kind::AddLocations(v1::AddLocations { changes })).await?;
+                crate::telemetry::copies_located(ordered.into_iter());
             }
         }
         Ok(Next::Now)

@@ -109,7 +109,7 @@ impl Work for Rescue {
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(chunk = %key.chunk, code = %error.code, %error, "a chunk without a good copy");
-                    metrics::counter!("dfs_repair_failures_total").increment(1);
+                    crate::telemetry::copy_failed();
                 }
             }
         }
@@ -225,7 +225,7 @@ async fn merge(
             if receipt.stored.node_id == target.node.as_str()
                 && receipt.chunks.contains(&(key.chunk, sealed_length)) =>
         {
-            metrics::counter!("dfs_repair_merges_total").increment(1);
+            crate::telemetry::copies_merged();
             Ok(v1::LocationChange { chunk: Some(chunk_ref(&key)), stored: Some(receipt.stored) })
         }
         _ => Err(DfsError::new(

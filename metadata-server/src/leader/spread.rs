@@ -89,7 +89,7 @@ impl Spread {
         for (order, outcome) in outcomes {
             match outcome {
                 Ok(change) => {
-                    metrics::counter!("dfs_spread_copies_total").increment(1);
+                    crate::telemetry::copy_spread();
                     changes.push(change);
                     added.push(order.chunk);
                 }

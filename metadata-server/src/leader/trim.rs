@@ -169,7 +169,7 @@ pub(super) async fn shed(operations: &Operations, chunks: &[(ChunkView, u32)]) -
         // Apply knows better: where spread would suffer, or a copy went meanwhile, nothing happens.
         trimmed += propose(operations, Kind::TrimLocations(v1::TrimLocations { changes })).await?.count;
     }
-    metrics::counter!("dfs_trimmed_copies_total").increment(trimmed);
+    crate::telemetry::copies_trimmed(trimmed);
     Ok(trimmed)
 }
 

@@ -372,6 +372,11 @@ impl Consensus {
         }
     }
 
+    /// Hits and misses of the block cache that both databases share.
+    pub fn block_cache(&self) -> (u64, u64) {
+        self.inner.local.state.block_cache()
+    }
+
     /// Resolves with the reason when the Raft core has stopped for good (a disk that fails, lost
     /// entries): the process should log it and end. After [`Self::shutdown`] it resolves too.
     pub async fn stopped(&self) -> String {

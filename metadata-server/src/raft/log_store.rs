@@ -19,10 +19,13 @@ use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{EntryPayload, ErrorSubject, ErrorVerb, LogState, OptionalSend, RaftLogReader};
 use rocksdb::{ColumnFamily, DB, ReadOptions, WriteBatch, WriteOptions};
 
+use tokio::time::Instant;
+
 use super::slots::Slots;
 use super::types::{Entry, LogId, StorageError, StorageIOError, TypeConfig, Vote, decode, encode};
 use crate::kv::{Damage, StoreOptions, log_options};
 use crate::space::Space;
+use crate::telemetry;
 
 const IDENTITY: &[u8] = b"identity";
 const VOTE: &[u8] = b"vote";
@@ -333,7 +336,9 @@ impl Log {
                 reached.store(true, Ordering::Release);
             }
         }
+        let began = Instant::now();
         self.write(batch)?;
+        telemetry::appended(&sizes, began.elapsed());
         self.appended.fetch_add(sizes.iter().sum::<usize>() as u64, Ordering::Relaxed);
         let mut cache = lock(&self.cache);
         for (entry, size) in new.into_iter().zip(sizes) {

@@ -215,9 +215,15 @@ impl StateStore {
         self.progress.send_modify(|progress| progress.failed = true);
     }
 
+    /// Hits and misses of the block cache.
+    pub fn block_cache(&self) -> (u64, u64) {
+        self.options.block_cache()
+    }
+
     /// Applies committed entries in order; each is one atomic batch.
     pub fn apply(&self, entries: &[Entry]) -> Result<Vec<Results>, StateError> {
         let db = self.db();
+        let began = tokio::time::Instant::now();
         let mut all = Vec::with_capacity(entries.len());
         for entry in entries {
             let mut rows = vec![(APPLIED, encode(&entry.log_id))];
@@ -246,6 +252,7 @@ impl StateStore {
         if let Some(last) = entries.last() {
             self.progress.send_modify(|progress| progress.applied = Some(last.log_id));
         }
+        crate::telemetry::applied(began.elapsed());
         Ok(all)
     }
 

@@ -156,8 +156,10 @@ impl Operations {
     pub(crate) fn node_keys(&self, at: &NodeAt) -> Result<Arc<NodeKeys>, DfsError> {
         let mut cache = self.parts.node_keys.keys.lock().expect("the cache is never left half written");
         if let Some(keys) = cache.get(&at.incarnation) {
+            crate::telemetry::cache("node_keys", true);
             return Ok(keys.clone());
         }
+        crate::telemetry::cache("node_keys", false);
         let secret = self.parts.keyring.node_secret(&at.incarnation, &at.row.wrapped_secret)?;
         let keys = Arc::new(NodeKeys::derive(&secret));
         if cache.len() >= MAX_CACHED_KEYS {

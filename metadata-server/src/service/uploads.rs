@@ -240,6 +240,7 @@ impl Session {
             }
         };
         let (row, view) = self.upload_to_write(id).await?;
+        let (open, began) = (row.state() == v1::UploadState::Open, row.created_unix_ms);
         let sealed_root = if row.state() == v1::UploadState::Open {
             if (row.chunks, row.bytes) != (request.chunks, request.size) {
                 return Err(DfsError::new(
@@ -280,6 +281,9 @@ impl Session {
             if_version: request.if_version,
         });
         let result = self.propose(&request.mutation, kind).await?;
+        if open {
+            crate::telemetry::upload_committed(began, self.parts().clock.unix_millis());
+        }
         Ok(commit_response(result))
     }
 

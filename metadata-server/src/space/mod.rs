@@ -23,6 +23,7 @@ use dfs_types::limits::DISK_LOOK_MS;
 use dfs_types::{DfsError, ErrorCode};
 use server_kit::Shutdown;
 
+use crate::telemetry;
 pub use marks::SpaceSettings;
 use marks::{Ballast, ballast, is_full, worst};
 use volume::DataDir;
@@ -136,6 +137,7 @@ impl Space {
             }
         }
         self.note(&disks, volume.ballast()?);
+        telemetry::disk_used(volume.used());
         Ok(())
     }
 
@@ -143,9 +145,7 @@ impl Space {
         let Some((disk, marks)) = worst(&self.settings, disks) else { return };
         let Disk { free, total } = disk;
         let now = v1::DiskRoom { free, total, reserve: marks.reserve };
-        metrics::gauge!("dfs_disk_free_bytes").set(free as f64);
-        metrics::gauge!("dfs_disk_reserve_bytes").set(marks.reserve as f64);
-        metrics::gauge!("dfs_disk_ballast_bytes").set(ballast as f64);
+        telemetry::disk(free, marks.reserve, ballast);
         let before = self.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
         let reserve = marks.reserve;
         match (before.is_some_and(|room| is_short(&room)), is_short(&now)) {
@@ -226,6 +226,10 @@ mod tests {
     struct FakeVolume(Arc<Fake>);
 
     impl Volume for FakeVolume {
+        fn used(&self) -> u64 {
+            0
+        }
+
         fn disks(&self) -> io::Result<Vec<Disk>> {
             let taken = *self.0.taken.lock().unwrap() + *self.0.ballast.lock().unwrap();
             Ok(vec![Disk { free: GIB.saturating_sub(taken), total: GIB }])

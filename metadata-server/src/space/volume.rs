@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -25,6 +26,8 @@ pub trait Volume: Send + Sync {
     /// Takes `bytes` of the first disk for good.
     fn make_ballast(&self, bytes: u64) -> io::Result<()>;
     fn drop_ballast(&self) -> io::Result<()>;
+    /// Bytes that all files take on the disk, for people: what is deleted meanwhile is not counted.
+    fn used(&self) -> u64;
 }
 
 /// The real one. Log and state may be mounts of their own.
@@ -32,6 +35,8 @@ pub struct DataDir {
     dir: PathBuf,
 }
 
+/// The unit of `st_blocks`.
+const BLOCK_BYTES: u64 = 512;
 const BALLAST: &str = "ballast";
 const PARTS: [&str; 2] = ["log", "state"];
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
@@ -96,6 +101,21 @@ impl Volume for DataDir {
             _ => Ok(()),
         }
     }
+
+    fn used(&self) -> u64 {
+        used(&self.dir)
+    }
+}
+
+/// Some hundreds of files at most.
+fn used(directory: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    let one = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => used(&entry.path()),
+        Ok(found) => found.blocks() * BLOCK_BYTES,
+        Err(_) => 0,
+    };
+    entries.filter_map(Result::ok).map(one).sum()
 }
 
 fn write_zeros(mut file: fs::File, bytes: u64) -> io::Result<()> {
@@ -110,8 +130,6 @@ fn write_zeros(mut file: fs::File, bytes: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
-
     use super::*;
 
     #[test]

@@ -45,6 +45,10 @@ pub trait Index: Send + Sync {
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<IndexRow>, IndexError>;
     /// With `durable`, this batch and all before it are on disk when it returns.
     fn write(&self, batch: &IndexBatch, durable: bool) -> Result<(), IndexError>;
+    /// Hits and misses of its cache since it was opened.
+    fn block_cache(&self) -> (u64, u64) {
+        (0, 0)
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use rocksdb::statistics::{StatsLevel, Ticker};
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, IteratorMode, Options, ReadOptions,
     WriteBatch, WriteOptions,
@@ -19,6 +20,8 @@ const OPEN_FILES: i32 = 64;
 
 pub struct RocksIndex {
     db: DB,
+    /// Those it was opened with: they hold the counters.
+    options: Options,
 }
 
 impl RocksIndex {
@@ -43,7 +46,7 @@ impl RocksIndex {
             return Err(IndexError::Damaged(format!("the table {stray} is in no manifest")));
         }
         db.set_options(&[("disable_auto_compactions", "false")]).map_err(failed)?;
-        Ok(Self { db })
+        Ok(Self { db, options })
     }
 }
 
@@ -77,6 +80,8 @@ fn options() -> Options {
     table.set_format_version(5);
     let mut options = Options::default();
     options.create_if_missing(true);
+    options.enable_statistics();
+    options.set_statistics_level(StatsLevel::ExceptHistogramOrTimers);
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(WRITE_BUFFERS);
@@ -124,6 +129,13 @@ fn judged(text: String) -> IndexError {
 }
 
 impl Index for RocksIndex {
+    fn block_cache(&self) -> (u64, u64) {
+        (
+            self.options.get_ticker_count(Ticker::BlockCacheHit),
+            self.options.get_ticker_count(Ticker::BlockCacheMiss),
+        )
+    }
+
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
         self.db.get(key).map_err(failed)
     }

@@ -11,6 +11,7 @@ use super::Core;
 use super::state::{Effect, Guard, Pending, Phase, State};
 use crate::store::index::IndexBatch;
 use crate::store::{ChunkKey, StoreError};
+use crate::telemetry;
 
 impl Core {
     /// Waits until the records that `effect` speaks of are durable and it is in the index. Takes over
@@ -50,6 +51,7 @@ impl Core {
     fn lead<'a>(&'a self, mut state: Guard<'a>) -> Guard<'a> {
         state.leading = true;
         let round = std::mem::take(&mut state.pending);
+        telemetry::group_committed(round.len());
         let mut files = BTreeMap::new();
         for id in round.iter().flat_map(|pending| &pending.segments) {
             let segment = state.segment(*id);

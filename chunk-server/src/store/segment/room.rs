@@ -12,6 +12,7 @@ use super::state::{Phase, Segment, State, poison_name, segment_name};
 use super::{Core, io_error};
 use crate::store::disk::{is_no_space, write_all_at};
 use crate::store::{ChunkKey, StoreError, Usage};
+use crate::telemetry;
 
 /// What room is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -238,6 +239,8 @@ impl Core {
             capacity => capacity,
         };
         let used = state.used();
+        let (hits, misses) = self.index.block_cache();
+        telemetry::block_cache(hits, misses);
         let stopped = state.broken.is_some();
         let free = match stopped {
             true => 0,

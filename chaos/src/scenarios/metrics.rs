@@ -1,0 +1,175 @@
+//! What the servers export against what the code's tables, the alerts and the dashboard say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Context, Scenario};
+use crate::cluster::{Cluster, ClusterOptions, Process, binaries, checked};
+use crate::{content, wait};
+
+pub const WALK: Scenario = Scenario {
+    name: "metrics-walk",
+    about: "every server exports what its table says and no more; alerts and dashboard name what is exported",
+    run: walk,
+};
+
+/// On every server, with these types.
+const EVERYWHERE: [(&str, &str); 8] = [
+    ("fs_upload_duration_seconds", "histogram"),
+    ("fs_download_duration_seconds", "histogram"),
+    ("fs_replication_latency_seconds", "histogram"),
+    ("fs_storage_used_bytes", "gauge"),
+    ("fs_replication_factor", "gauge"),
+    ("fs_node_health_status", "gauge"),
+    ("fs_cache_hits_total", "counter"),
+    ("fs_cache_misses_total", "counter"),
+];
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What one server exports.
+struct Scrape {
+    id: String,
+    text: String,
+    /// Name -> type.
+    types: BTreeMap<String, String>,
+}
+
+impl Scrape {
+    fn of(cluster: &Cluster, process: &Process) -> Result<Self> {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--fail-with-body", "--max-time", "10", "--cacert"]).arg(cluster.ca()?);
+        if process.role == "chunk-server" {
+            // It knows no API keys: a server's certificate reads its metrics.
+            let own = cluster.data_dir().join(&process.id);
+            curl.arg("--cert").arg(own.join("cert.pem")).arg("--key").arg(own.join("key.pem"));
+        } else {
+            curl.args(["-H", &format!("authorization: Bearer {}", cluster.admin_key()?)]);
+        }
+        curl.arg(format!("https://{}/metrics", process.addresses["api"]));
+        let text = String::from_utf8(checked(&format!("metrics of {}", process.id), curl.output()?)?)?;
+        let types = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+            .collect();
+        Ok(Self { id: process.id.clone(), text, types })
+    }
+
+    /// The value of the first series that begins so.
+    fn value(&self, series: &str) -> Option<f64> {
+        let line = self.text.lines().find(|line| line.starts_with(series))?;
+        line.rsplit_once(' ')?.1.parse().ok()
+    }
+}
+
+/// Name -> type, from the tables that a program prints.
+fn table(program: &str) -> Result<BTreeMap<String, String>> {
+    let output = Command::new(binaries()?.join(program)).arg("--print-metrics").output()?;
+    let text = String::from_utf8(checked(&format!("{program} --print-metrics"), output)?)?;
+    let rows = text.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split("` | ");
+        let (name, rest) = (cells.next()?, cells.next()?);
+        Some((name.to_owned(), rest.split(' ').next()?.to_owned()))
+    });
+    let table: BTreeMap<_, _> = rows.collect();
+    ensure!(table.len() > 10, "{program} --print-metrics: {text}");
+    Ok(table)
+}
+
+fn walk(context: &Context) -> Result<()> {
+    let cluster = Cluster::start(&ClusterOptions::default())?;
+    cluster.dfsctl(["bucket", "create", "metrics"])?;
+    for (name, length) in [("large", 6 << 20), ("small", 5_000)] {
+        let source = cluster.scratch().join(name);
+        content::write_file(&source, context.seed, name, length)?;
+        cluster.dfsctl([Path::new("put"), &source, Path::new("dfs://metrics/")])?;
+        cluster.dfsctl(["cat", &format!("dfs://metrics/{name}")])?;
+    }
+    cluster.dfsctl(["node", "ls"])?;
+
+    let leader = cluster.leader()?;
+    wait::until("the leader tells of its nodes and chunks", LIMIT, || {
+        let scrape = Scrape::of(&cluster, &cluster.process(&leader)?)?;
+        let actual = format!("fs_replication_factor{{node=\"{leader}\",kind=\"actual\"}}");
+        let seen = scrape.value(&actual) == Some(3.0)
+            && scrape.value("fs_node_health_status{node=\"n3\"}") == Some(1.0)
+            && scrape.value(&format!("fs_files{{node=\"{leader}\"}}")) == Some(2.0);
+        ensure!(seen, "{}", scrape.text);
+        Ok(())
+    })?;
+
+    let tables: BTreeMap<_, _> = ["metadata-server", "chunk-server"]
+        .map(|role| table(role).map(|table| (role.to_owned(), table)))
+        .into_iter()
+        .collect::<Result<_>>()?;
+    let mut exported: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for process in cluster.processes()? {
+        let scrape = Scrape::of(&cluster, &process)?;
+        let table = &tables[&process.role];
+        for (name, kind) in &scrape.types {
+            ensure!(
+                table.get(name) == Some(kind),
+                "{}: {name} of type {kind} is not in the table",
+                scrape.id
+            );
+            exported.entry(process.role.clone()).or_default().insert(name.clone());
+        }
+        for (name, kind) in EVERYWHERE {
+            let found = scrape.types.get(name).map(String::as_str);
+            ensure!(found == Some(kind), "{}: no {kind} {name}, but {found:?}", scrape.id);
+        }
+        for line in scrape.text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+            ensure!(line.contains("node=\""), "{}: a series without node: {line}", scrape.id);
+        }
+    }
+    let never: Vec<_> = tables
+        .iter()
+        .flat_map(|(role, table)| table.keys().map(move |name| (role, name)))
+        .filter(|(role, name)| !exported[*role].contains(*name))
+        .map(|(role, name)| format!("{role}: {name}"))
+        .collect();
+    // What only goes wrong, and what has labels, is not there before it happens.
+    let allowed = [
+        "fs_chunk_forward_failures_total",
+        "fs_storage_faults_total",
+        "fs_node_absent_chunks",
+        "fs_node_absence_held",
+    ];
+    let missing: Vec<_> =
+        never.iter().filter(|line| !allowed.iter().any(|name| line.ends_with(name))).collect();
+    ensure!(missing.is_empty(), "never exported: {missing:?}");
+
+    let known: BTreeSet<&String> = tables.values().flat_map(BTreeMap::keys).collect();
+    for document in ["alerts.yml", "grafana-dashboard.json"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(document);
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let named = names_in(&text);
+        ensure!(named.len() > 10, "{document} names {named:?}");
+        for name in named {
+            ensure!(known.contains(&name), "{document} names {name}, which no server exports");
+        }
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/metrics-doc.sh");
+    let output = Command::new(script).env("DFS_BIN_DIR", binaries()?).output()?;
+    let should = checked("metrics-doc.sh", output)?;
+    let is = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md"))?;
+    ensure!(is == should, "docs/metrics.md is not what the programs say: make docs");
+    Ok(())
+}
+
+/// Names of ours in a text, without the suffixes that Prometheus gives histograms.
+fn names_in(text: &str) -> BTreeSet<String> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(|c| !word(c))
+        .filter(|name| name.starts_with("fs_"))
+        .map(|name| {
+            let base = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+            base.unwrap_or(name).to_owned()
+        })
+        .collect()
+}
