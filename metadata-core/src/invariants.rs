@@ -101,7 +101,7 @@ fn names(kv: &dyn KvRead, counters: &v1::CountersRow) -> Found {
         if !head.deleted {
             let row = one::<Versions>(kv, &(file_id, Newest(head.version)))?;
             let row = row.ok_or_else(|| format!("head {key:?} names no version"))?;
-            let expected = crate::rules::versions::head_for(file_id, head.version, &row);
+            let expected = crate::rules::versions::head_for(file_id, &file, head.version, &row);
             hold(expected == *head && row.expires_ms == 0, || {
                 format!("head {key:?} and its version differ")
             })?;

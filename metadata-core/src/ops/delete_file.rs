@@ -55,6 +55,7 @@ fn mark(ctx: &mut Ctx<'_>, bucket_id: BucketId, key: &str, head: &v1::HeadRow) {
         deleted: true,
         unix_ms: ctx.unix_ms,
         owner: ctx.caller.to_vec().into(),
+        created_unix_ms: head.created_unix_ms,
         ..Default::default()
     };
     ctx.put::<Heads>(&(bucket_id, Tail(key.to_owned())), &marker);
@@ -100,7 +101,8 @@ fn drop_one(
             ctx.delete::<crate::rows::expiry::Expiries>(&(row.expires_ms, file_id, older));
             row.expires_ms = 0;
             ctx.put::<Versions>(&(file_id, Newest(older)), &row);
-            ctx.put::<Heads>(&(bucket_id, Tail(key.to_owned())), &head_for(file_id, older, &row));
+            let file = ctx.must_get::<Files>(&file_id)?;
+            ctx.put::<Heads>(&(bucket_id, Tail(key.to_owned())), &head_for(file_id, &file, older, &row));
         }
     }
     Ok(drop_version(ctx, file_id, version)?)

@@ -46,8 +46,13 @@ pub(crate) fn file_of(head: &v1::HeadRow) -> Result<FileId, RowError> {
     FileId::from_slice(&head.file_id).map_err(|error| RowError::corrupt(Kind::Head, error.to_string()))
 }
 
-/// The head that stands for a version.
-pub(crate) fn head_for(file_id: FileId, version: u64, row: &v1::VersionRow) -> v1::HeadRow {
+/// The head that stands for a version of a file.
+pub(crate) fn head_for(
+    file_id: FileId,
+    file: &v1::FileRow,
+    version: u64,
+    row: &v1::VersionRow,
+) -> v1::HeadRow {
     v1::HeadRow {
         file_id: file_id.to_vec().into(),
         version,
@@ -57,6 +62,7 @@ pub(crate) fn head_for(file_id: FileId, version: u64, row: &v1::VersionRow) -> v
         chunks: row.chunks,
         inline: row.inline,
         owner: row.owner.clone(),
+        created_unix_ms: file.created_unix_ms,
     }
 }
 
@@ -102,7 +108,7 @@ pub(crate) fn install(ctx: &mut Ctx<'_>, target: &Target<'_>, row: &v1::VersionR
     file.versions += 1;
     ctx.put::<Files>(&file_id, &file);
     ctx.put::<Versions>(&(file_id, Newest(version)), row);
-    ctx.put::<Heads>(&name, &head_for(file_id, version, row));
+    ctx.put::<Heads>(&name, &head_for(file_id, &file, version, row));
     ctx.count().versions += 1;
     match old {
         Some(old) if !old.deleted => retire(ctx, file_id, old.version, target.bucket.keep_ms)?,

@@ -4,9 +4,8 @@ use chunk_format::keys::VersionBinding;
 use chunk_format::root::{open_root, seal_root};
 use dfs_proto::v1;
 use dfs_proto::v1::command::Kind;
-use dfs_types::{BucketId, BucketName, DfsError, DfsPath, ErrorCode, FileId};
+use dfs_types::{BucketId, BucketName, DfsError, DfsPath, ErrorCode};
 use metadata_core::query::{self, ListParams, Listed};
-use metadata_core::rows::{self, files::Files};
 
 use super::buckets::list_limit;
 use super::read::clear_info;
@@ -32,23 +31,20 @@ impl Session {
         for listed in page.entries {
             let kind = match listed {
                 Listed::CommonPrefix(prefix) => v1::list_entry::Kind::CommonPrefix(prefix),
-                Listed::File { key, head } => {
-                    let file = rows::must_get::<Files>(&view, &FileId::from_slice(&head.file_id)?)?;
-                    v1::list_entry::Kind::File(v1::FileInfo {
-                        path: format!("/{name}/{key}"),
-                        file_id: head.file_id,
-                        version: head.version,
-                        size: head.size,
-                        created_unix_ms: file.created_unix_ms,
-                        updated_unix_ms: head.unix_ms,
-                        owner: head.owner,
-                        chunks: head.chunks,
-                        inline: head.inline,
-                        deleted: head.deleted,
-                        position,
-                        ..Default::default()
-                    })
-                }
+                Listed::File { key, head } => v1::list_entry::Kind::File(v1::FileInfo {
+                    path: format!("/{name}/{key}"),
+                    file_id: head.file_id,
+                    version: head.version,
+                    size: head.size,
+                    created_unix_ms: head.created_unix_ms,
+                    updated_unix_ms: head.unix_ms,
+                    owner: head.owner,
+                    chunks: head.chunks,
+                    inline: head.inline,
+                    deleted: head.deleted,
+                    position,
+                    ..Default::default()
+                }),
             };
             entries.push(v1::ListEntry { kind: Some(kind) });
         }
