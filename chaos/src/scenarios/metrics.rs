@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{Context, Scenario};
 use crate::cluster::{Cluster, ClusterOptions, Process, binaries, checked};
+use crate::faults::needs;
 use crate::{content, wait};
 
 pub const WALK: Scenario = Scenario {
@@ -153,6 +154,19 @@ fn walk(context: &Context) -> Result<()> {
         for name in named {
             ensure!(known.contains(&name), "{document} names {name}, which no server exports");
         }
+    }
+    let promtool = needs::file(&["/usr/bin/promtool", "/usr/local/bin/promtool"], "prometheus")?;
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/alerts.yml");
+    checked("promtool check rules", Command::new(&promtool).args(["check", "rules"]).arg(rules).output()?)?;
+    let scrape = cluster.scratch().join("scrape");
+    for process in cluster.processes()? {
+        std::fs::write(&scrape, Scrape::of(&cluster, &process)?.text)?;
+        let mut check = Command::new(&promtool);
+        check.args(["check", "metrics"]).stdin(std::fs::File::open(&scrape)?);
+        let output = check.output()?;
+        // 3: only matters of taste, said on standard error.
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(matches!(output.status.code(), Some(0 | 3)), "promtool on {}: {said}", process.id);
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/metrics-doc.sh");
     let output = Command::new(script).env("DFS_BIN_DIR", binaries()?).output()?;
