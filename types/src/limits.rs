@@ -138,6 +138,9 @@ pub const TICK_MS: u64 = 1_000;
 /// One tick never advances cluster time by more than this.
 pub const MAX_TICK_MS: u64 = 5_000;
 pub const GRANT_LIFETIME_MS: u64 = 60_000;
+/// Reservations of room on nodes that a leader remembers the upload or task of, so that they end with it;
+/// the others last a grant's lifetime.
+pub const MAX_NOTED_RESERVATIONS: usize = 65_536;
 /// Trash keeps an unreferenced chunk at least two grant lifetimes.
 pub const TRASH_PERIOD_MS: u64 = 2 * GRANT_LIFETIME_MS;
 pub const EPOCH_FLOOR_LAG_MS: u64 = 24 * 3600 * 1000;

@@ -13,6 +13,8 @@ use dfs_types::{Incarnation, MonotonicMillis, NodeId};
 use metadata_core::inventory::too_many_absent;
 use metadata_core::rows::ChunkKey;
 
+use super::holders::{Held, Holder, Holders};
+
 /// Reservations are kept in buckets of this length, so that their number is bounded.
 const RESERVATION_STEP_MS: u64 = 5_000;
 
@@ -63,6 +65,8 @@ pub struct NodeLife {
     /// What the last inventory missed.
     pub absence: Absence,
     reserved: VecDeque<(MonotonicMillis, u64)>,
+    /// What plans took and is over now, until the next heartbeat shows what became of it.
+    leaving: u64,
 }
 
 /// Listed chunks that a node's whole inventory did not show.
@@ -81,7 +85,16 @@ impl NodeLife {
     /// Bytes that may still be planned onto the node.
     pub fn plannable(&self, now: MonotonicMillis) -> u64 {
         let reserved = self.reserved.iter().filter(|(until, _)| *until > now).map(|(_, bytes)| bytes);
-        self.free.saturating_sub(reserved.fold(0u64, |sum, bytes| sum.saturating_add(*bytes)))
+        self.free.saturating_sub(reserved.fold(self.leaving, |sum, bytes| sum.saturating_add(*bytes)))
+    }
+
+    /// Gives back bytes that were set aside until then; what expired meanwhile is not there any more.
+    fn release(&mut self, until: MonotonicMillis, bytes: u64) {
+        if let Some((_, sum)) = self.reserved.iter_mut().find(|(bucket, _)| *bucket == until) {
+            let back = bytes.min(*sum);
+            *sum -= back;
+            self.leaving = self.leaving.saturating_add(back);
+        }
     }
 }
 
@@ -93,6 +106,7 @@ struct Book {
     lives: BTreeMap<NodeId, NodeLife>,
     faults: BTreeSet<(NodeId, ChunkKey)>,
     walk_wishes: BTreeSet<NodeId>,
+    holders: Holders,
 }
 
 /// Cheap to clone; all clones are one book.
@@ -168,6 +182,7 @@ impl NodeBook {
         };
         (life.heard, life.heard_unix_ms) = (Some(now.0), now.1);
         (life.capacity, life.used, life.free) = (heartbeat.capacity, heartbeat.used, heartbeat.free);
+        life.leaving = 0;
         life.chunks = heartbeat.chunks;
         life.index_rebuilding = heartbeat.index_rebuilding;
         life.streams = heartbeat.streams;
@@ -237,9 +252,11 @@ impl NodeBook {
         book.walk_wishes.remove(node);
     }
 
-    /// Sets `bytes` of the node's free space aside for one grant lifetime.
-    pub fn reserve(&self, node: &NodeId, bytes: u64, now: MonotonicMillis) {
-        if let Some(life) = self.lock().lives.get_mut(node) {
+    /// Sets `bytes` of the node's free space aside for one grant lifetime, or until whoever it is for, an
+    /// upload or a task, is over.
+    pub fn reserve(&self, holder: Holder, node: &NodeId, bytes: u64, now: MonotonicMillis) {
+        let mut book = self.lock();
+        if let Some(life) = book.lives.get_mut(node) {
             while life.reserved.front().is_some_and(|(until, _)| *until <= now) {
                 life.reserved.pop_front();
             }
@@ -247,6 +264,18 @@ impl NodeBook {
             match life.reserved.back_mut() {
                 Some((last, sum)) if *last == until => *sum = sum.saturating_add(bytes),
                 _ => life.reserved.push_back((until, bytes)),
+            }
+            book.holders.note(holder, node, Held { until, bytes }, now);
+        }
+    }
+
+    /// The upload or task is over, however it ended: what was set aside for it counts until the node's next
+    /// heartbeat, and no longer.
+    pub fn release(&self, holder: Holder) {
+        let mut book = self.lock();
+        for (node, held) in book.holders.take(holder) {
+            if let Some(life) = book.lives.get_mut(&node) {
+                life.release(held.until, held.bytes);
             }
         }
     }
@@ -308,6 +337,7 @@ impl NodeLife {
             streams: 0,
             absence: Absence::default(),
             reserved: VecDeque::new(),
+            leaving: 0,
         }
     }
 }
@@ -357,7 +387,7 @@ mod tests {
         let alive = |at: u64| book.is_alive(&node, INCARNATION, TIMES, 1_000_000 + at);
         assert!(alive(0) && alive(4_999) && !alive(5_000));
         assert!(!book.is_alive(&node, Incarnation([2; 16]), TIMES, 1_000_000));
-        book.reserve(&node, 50, 1_000_000);
+        book.reserve([7; 16], &node, 50, 1_000_000);
         assert_eq!(book.life(&node).unwrap().plannable(1_000_001), 10);
         // It is not heard: it must register with this leader.
         assert!(!book.was_heard(&node, INCARNATION));
@@ -414,14 +444,38 @@ mod tests {
     fn reservations_shrink_free_space_and_expire() {
         let node = NodeId::new("n1").unwrap();
         let book = book_with(&node, 0);
-        book.reserve(&node, 50, 0);
+        book.reserve([7; 16], &node, 50, 0);
         assert_eq!(book.life(&node).unwrap().plannable(1), 10);
-        book.reserve(&node, 50, 1);
+        book.reserve([7; 16], &node, 50, 1);
         assert_eq!(book.life(&node).unwrap().plannable(2), 0);
         assert_eq!(book.life(&node).unwrap().plannable(GRANT_LIFETIME_MS + RESERVATION_STEP_MS), 60);
         for step in 0..10_000 {
-            book.reserve(&node, 1, step * 100);
+            book.reserve([7; 16], &node, 1, step * 100);
         }
         assert!(book.life(&node).unwrap().reserved.len() <= 14);
+    }
+
+    /// Failed puts on a cluster that was nearly full kept everybody out for a minute after room was made.
+    #[test]
+    fn what_is_over_gives_its_room_back_at_the_next_heartbeat() {
+        let node = NodeId::new("n1").unwrap();
+        let book = book_with(&node, 0);
+        book.reserve([1; 16], &node, 20, 0);
+        book.reserve([1; 16], &node, 10, RESERVATION_STEP_MS);
+        book.reserve([2; 16], &node, 5, 1);
+        let plannable = |now| book.life(&node).unwrap().plannable(now);
+        assert_eq!(plannable(RESERVATION_STEP_MS), 25);
+        book.release([1; 16]);
+        book.release([1; 16]);
+        book.release([3; 16]);
+        assert_eq!(plannable(RESERVATION_STEP_MS), 25, "what it wrote is in no heartbeat yet");
+        let heartbeat = v1::HeartbeatRequest { capacity: 100, free: 60, ..Default::default() };
+        assert!(book.heard(&node, &heartbeat, INCARNATION, (6_000, 0)));
+        assert_eq!(plannable(6_000), 55);
+        // Released after it expired: not twice.
+        let late = GRANT_LIFETIME_MS + 2 * RESERVATION_STEP_MS;
+        book.reserve([4; 16], &node, 1, late);
+        book.release([2; 16]);
+        assert_eq!(plannable(late), 59);
     }
 }

@@ -148,12 +148,14 @@ pub(super) async fn copy(
         term,
     };
     let now = operations.now();
-    operations.parts.book.reserve(&order.target, order.sealed_length, now);
+    operations.parts.book.reserve(task.0, &order.target, order.sealed_length, now);
     for node in order.sources.iter().take(1).chain([&order.target]) {
         pace.spend(node, order.sealed_length, now);
     }
     let limit = copy_limit(order.sealed_length);
-    let answer = operations.parts.nodes.copy(&target.target(), request, limit).await?;
+    let answer = operations.parts.nodes.copy(&target.target(), request, limit).await;
+    operations.parts.book.release(task.0);
+    let answer = answer?;
     let receipt = operations.check_receipt(table, &answer.receipt, task.0, order.chunk.realm)?;
     match receipt {
         Some(receipt)

@@ -7,6 +7,7 @@
 
 pub mod book;
 pub mod copies;
+pub mod holders;
 pub mod housekeeping;
 pub mod inventory;
 pub mod liveness;

@@ -163,7 +163,7 @@ impl Session {
         for (node, bytes) in bytes {
             let at = table.get(node).expect("placement chose it from the table");
             let grant = self.operations.put_grant(at, &grant_for, *bytes)?;
-            self.parts().book.reserve(node, *bytes, now);
+            self.parts().book.reserve(upload.0, node, *bytes, now);
             let address = v1::NodeAddress { node_id: node.to_string(), address: at.row.address.clone() };
             grants.insert(node.clone(), v1::PlannedNode { node: Some(address), grant: grant.into() });
         }

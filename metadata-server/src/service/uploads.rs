@@ -284,6 +284,7 @@ impl Session {
         if open {
             crate::telemetry::upload_committed(began, self.parts().clock.unix_millis());
         }
+        self.parts().book.release(id.0);
         Ok(commit_response(result))
     }
 
@@ -299,6 +300,7 @@ impl Session {
             ..Default::default()
         });
         let result = self.propose(&request.mutation, kind).await?;
+        self.parts().book.release(id.0);
         Ok(v1::CommitPosition { position: result.position })
     }
 }
