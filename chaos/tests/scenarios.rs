@@ -45,6 +45,8 @@ scenarios! {
     kill_everything_mid_put = "kill-everything-mid-put";
     reads_with_one_dead = "reads-with-one-dead";
     spare_takes_over = "spare-takes-over";
+    chunk_disk_full = "chunk-disk-full";
+    read_only_disk = "read-only-disk";
     wiped_member = "wiped-member";
     cut_log = "cut-log";
     flipped_metadata = "flipped-metadata";

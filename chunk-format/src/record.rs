@@ -89,6 +89,15 @@ impl SegmentHeader {
             incarnation: Incarnation(array_at(bytes, 32)),
         })
     }
+
+    /// The format of a header that is sound and of a format not known here. Every format keeps magic,
+    /// format byte and checksum of these 64 bytes in their places, so that this is not taken for damage.
+    pub fn unknown_format(bytes: &[u8; SEGMENT_HEADER_BYTES]) -> Option<u8> {
+        let body = SEGMENT_HEADER_BYTES - 4;
+        let sound =
+            bytes[..8] == SEGMENT_MAGIC && crc_fast::crc32_iscsi(&bytes[..body]) == u32_at(bytes, body);
+        (sound && bytes[8] != FORMAT).then_some(bytes[8])
+    }
 }
 
 /// What a record is. The numbers are on disk and are never reused.

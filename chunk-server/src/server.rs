@@ -33,6 +33,7 @@ use crate::upkeep::{Compactor, Pace, Scrubber};
 
 mod http;
 mod keeper;
+mod writable;
 
 use keeper::Keeper;
 
@@ -102,7 +103,11 @@ impl ChunkServer {
         if let Some(joined) = data_dir.identity().cluster.filter(|joined| *joined != tls.cluster()) {
             return Err(DfsError::new(
                 ErrorCode::FailedPrecondition,
-                format!("the data directory is of cluster {joined}, the certificate of {}", tls.cluster()),
+                format!(
+                    "{} is of cluster {joined}, the certificate of {}: use the right certificate, or an empty directory",
+                    setup.data_dir.display(),
+                    tls.cluster()
+                ),
             ));
         }
         let incarnation = data_dir.identity().incarnation;
@@ -121,7 +126,8 @@ impl ChunkServer {
             Some(address) => Some(http::serve_metrics(address, shutdown.clone()).await?),
             None => None,
         };
-        let listener = TlsListener::bind(&setup.listen, tls, ListenLimits::default()).await?;
+        let limits = ListenLimits::with_open_files(server_kit::open_files());
+        let listener = TlsListener::bind(&setup.listen, tls, limits).await?;
         let address = listener.local_addr();
         let serving = tokio::spawn(transport::serve(
             listener,

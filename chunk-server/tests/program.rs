@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use dfs_types::{ClusterId, NodeId, SystemClock};
+use chunk_server::node::identity::DataDir;
+use dfs_types::{ClusterId, NodeId, OsEntropy, SystemClock};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use transport::{Authority, Dialer, Expect, Identity, Role, Tls};
@@ -123,4 +124,84 @@ fn it_refuses_what_an_operator_got_wrong() {
     let (status, log) = ended(start(&files, "n1"));
     assert!(status == Some(1) && log.contains("chmod 600"), "{log}");
     assert!(!files.dir.path().join("data").exists(), "nothing was formatted");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    // Another cluster's directory.
+    let data = files.dir.path().join("data");
+    let node = NodeId::new("n1").unwrap();
+    let mut other = DataDir::open(&data, &node, &SystemClock::new(), &OsEntropy).unwrap();
+    other.join(ClusterId([6; 16])).unwrap();
+    drop(other);
+    let before = std::fs::read(data.join("IDENTITY")).unwrap();
+    let (status, log) = ended(start(&files, "n1"));
+    assert!(status == Some(1) && log.contains("use the right certificate"), "{log}");
+    assert_eq!(std::fs::read(data.join("IDENTITY")).unwrap(), before);
+    assert!(!data.join("segments").exists(), "nothing was made");
+}
+
+/// Starts the program under limits of `prlimit`.
+fn start_limited(files: &Files, limit: &str) -> Child {
+    let plain = command(files, "n1", "127.0.0.1:0");
+    let mut limited = Command::new("prlimit");
+    limited.env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    limited.arg(limit).arg(plain.get_program()).args(plain.get_args());
+    limited.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+/// A limit of a file's length is an error that is told, not a signal that ends the process mid-way.
+#[test]
+fn files_that_may_not_grow_are_an_error() {
+    let files = files();
+    let (status, log) = ended(start_limited(&files, "--fsize=512"));
+    assert!(status == Some(1) && log.contains("File too large"), "{status:?}: {log}");
+    // Nothing is left that a start without the limit stumbles over.
+    let mut child = start(&files, "n1");
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("store open")), "it does not open its store");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// A crowd of idle connections took every file that the process could open, those of the store too.
+#[tokio::test]
+async fn a_crowd_at_the_door_is_shed_and_leaves_files_for_the_rest() {
+    const FILES: usize = 192;
+    let files = files();
+    let mut child = start_limited(&files, &format!("--nofile={FILES}:{FILES}"));
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let address = loop {
+        let line: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        if line["message"] == "serving" {
+            break line["address"].as_str().unwrap().to_owned();
+        }
+    };
+    let opened = lines.by_ref().any(|line| line.unwrap().contains("store open"));
+    assert!(opened, "the store does not open with {FILES} files");
+    let tls = Tls::client(files.authority.cert_pem().as_bytes(), None).unwrap();
+    let expect = Expect::server(Role::ChunkServer, NodeId::new("n1").unwrap());
+    let dialer = Dialer::new(tls.clone());
+    let mut crowd = Vec::new();
+    for _ in 0..2 * FILES {
+        // Those beyond the limit are closed in their handshake, or right after it.
+        if let Ok(stream) = dialer.open(&address, &expect, &[b"http/1.1"]).await {
+            crowd.push(stream);
+        }
+    }
+    let open = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().count();
+    assert!(open > FILES / 4 && open < FILES * 3 / 4, "{open} of {FILES} files are open");
+    // A server of the cluster gets in all the same.
+    let identity = Identity::new(ClusterId([5; 16]), Role::MetadataServer, NodeId::new("m1").unwrap());
+    let issued = files.authority.issue(&identity, &[], &SystemClock::new()).unwrap();
+    let ca = files.authority.cert_pem().as_bytes();
+    let server = Tls::server(ca, issued.cert_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap();
+    assert!(get(&server, &address, "/health").await.starts_with("HTTP/1.1 200"));
+
+    drop(crowd);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    while dialer.open(&address, &expect, &[b"http/1.1"]).await.is_err() {
+        assert!(tokio::time::Instant::now() < deadline, "nobody gets in any more");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it ended");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -95,7 +95,8 @@ impl Server {
             .map_err(|error| DfsError::new(ErrorCode::Internal, error.to_string()))?;
         let cluster = tls.cluster();
         let pool = ChannelPool::new(Dialer::new(tls.clone()));
-        let listener = TlsListener::bind(&setup.listen, tls, ListenLimits::default()).await?;
+        let limits = ListenLimits::with_open_files(server_kit::open_files());
+        let listener = TlsListener::bind(&setup.listen, tls, limits).await?;
         let address = listener.local_addr();
         setup.use_port(address);
         let space = Arc::new(Space::of(&setup.data_dir, setup.space));

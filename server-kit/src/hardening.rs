@@ -41,6 +41,11 @@ pub fn raise_open_files() -> u64 {
     current
 }
 
+/// How many files the process may have open now.
+pub fn open_files() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(ENOUGH_FILES)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,6 +28,7 @@ pub use blocking::BlockingPool;
 pub use config::ConfigError;
 pub use credentials::{ApiKey, bearer};
 pub use grpc_health::{GrpcHealth, ServiceHealth};
+pub use hardening::open_files;
 pub use health::Health;
 pub use logging::{LogFormat, LogSettings};
 pub use probe::Probe;

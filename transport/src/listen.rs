@@ -46,6 +46,17 @@ impl Default for ListenLimits {
     }
 }
 
+impl ListenLimits {
+    /// As usual, but at most half of the files that the process may open: what is behind the port needs
+    /// the others, and a server that cannot open its own files for the crowd at its door is of no use.
+    pub fn with_open_files(open_files: u64) -> Self {
+        let usual = Self::default();
+        let most = usize::try_from(open_files / 2).unwrap_or(usize::MAX);
+        let connections = usual.connections.min(most);
+        Self { connections, for_servers: usual.for_servers.min(connections / 2), ..usual }
+    }
+}
+
 /// A connection's place among the allowed ones, given back on drop.
 pub(crate) struct Slot {
     _all: OwnedSemaphorePermit,

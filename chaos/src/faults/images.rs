@@ -59,7 +59,7 @@ impl FileSystem {
 
     fn options(self) -> String {
         match self {
-            FileSystem::Ext4 => format!("loop,commit={COMMIT_SECONDS}"),
+            FileSystem::Ext4 => format!("loop,commit={COMMIT_SECONDS},errors=remount-ro"),
             FileSystem::Xfs => "loop".to_owned(),
         }
     }
@@ -101,6 +101,29 @@ impl Disk {
                 needs::missing(format!("the kernel does not mount {:?} images: {error:#}", self.system))
             }
         }
+    }
+
+    /// The kernel finds the file system damaged, it believes, and takes no write from now on. Ext4 only.
+    pub fn go_read_only(&self) -> Result<()> {
+        let output =
+            Command::new("findmnt").args(["-n", "-o", "SOURCE", "--target"]).arg(&self.target).output()?;
+        let device = String::from_utf8(output.stdout)?;
+        let name = Path::new(device.trim()).file_name().context("a device under the mount")?;
+        let trigger = Path::new("/sys/fs/ext4").join(name).join("trigger_fs_error");
+        match std::fs::write(&trigger, "1") {
+            Ok(()) => Ok(()),
+            Err(error) => needs::missing(format!("{}: {error}", trigger.display())),
+        }
+    }
+
+    /// Checks the file system and mounts it again. Nobody may use it meanwhile.
+    pub fn repair(&self) -> Result<()> {
+        run(Command::new("umount").arg(&self.target)).context("somebody still uses the disk")?;
+        let check = needs::program(&["e2fsck"], "e2fsprogs")?;
+        let output = Command::new(check).arg("-p").arg(&self.image).output()?;
+        // 1: errors were corrected.
+        ensure!(matches!(output.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&output.stdout));
+        self.mount()
     }
 
     /// The power goes: what the block device has is kept, the rest is gone. Nobody may use it meanwhile.

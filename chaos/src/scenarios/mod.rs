@@ -10,6 +10,7 @@ mod clocks;
 mod combined;
 mod command_line;
 mod damaged;
+mod full;
 mod identical;
 mod index;
 mod keys;
@@ -85,6 +86,8 @@ pub const SCENARIOS: &[Scenario] = &[
     members::CUT_LOG,
     damaged::ALL_COPIES_DAMAGED,
     index::FLIPPED_INDEX,
+    full::CHUNK_DISK_FULL,
+    full::READ_ONLY_DISK,
     metadata_rot::FLIPPED_METADATA,
     rolled_back::ROLLED_BACK_MEMBER,
     power::POWER_LOSS,

@@ -29,6 +29,8 @@ const WHILE_OPENING: Duration = Duration::from_millis(100);
 pub const REGISTRATION: &str = "registration";
 /// The health component of a store that was opened and then stopped taking changes.
 const CHANGES: &str = "changes";
+const NO_CHANGES: &str =
+    "no changes until the disk takes writes again (it failed, is full or read-only): mend it, see the log";
 /// Between two addresses tried in a row.
 const NEXT_ADDRESS: Duration = Duration::from_millis(100);
 
@@ -190,10 +192,8 @@ impl Heartbeats {
             Ok(Ok(usage)) => {
                 telemetry::usage(usage.used, usage.capacity, usage.free, usage.chunks);
                 match usage.stopped {
-                    // Reads go on; a restart may find the disk as it should be.
-                    true => {
-                        self.membership.health.not_ready(CHANGES, "no changes until a restart: see the log")
-                    }
+                    // Reads go on, and the keeper of the store looks whether the disk is well again.
+                    true => self.membership.health.not_ready(CHANGES, NO_CHANGES),
                     false => self.membership.health.ready(CHANGES),
                 }
                 self.usage = usage;

@@ -6,17 +6,20 @@
 //! a lost marker must not turn a full disk into a new, empty node.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use dfs_types::{Clock, ClusterId, DfsError, Entropy, ErrorCode, Incarnation, NodeId};
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "IDENTITY";
 const TEMPORARY: &str = "IDENTITY.new";
 const LOCK: &str = "LOCK";
 const FORMAT: u32 = 1;
+/// Longer than any identity.
+const MOST_BYTES: u64 = 4096;
 
 /// An opened data directory. Its lock is held until this is dropped.
 pub struct DataDir {
@@ -35,6 +38,7 @@ pub struct Identity {
 
 /// The file's content. `format` is looked at before anything else is believed.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Disk {
     format: u32,
     node_id: String,
@@ -56,14 +60,14 @@ impl DataDir {
     ) -> Result<Self, DfsError> {
         fs::create_dir_all(path).map_err(|e| io_error(path, e))?;
         let lock = lock(path)?;
-        let identity = match fs::read(path.join(FILE)) {
+        let identity = match read(&path.join(FILE)) {
             Ok(bytes) => decode(&bytes).map_err(|e| e.context(path.join(FILE).display()))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => format(path, node, clock, entropy)?,
-            Err(error) => return Err(io_error(path, error)),
+            Err(error) => return Err(io_error(&path.join(FILE), error)),
         };
         if identity.node != *node {
             return Err(refusal(format!(
-                "{} belongs to node {}, not to {node}",
+                "{} belongs to node {}, not to {node}: start it with --id {1}, or give {node} its own directory",
                 path.display(),
                 identity.node
             )));
@@ -99,15 +103,29 @@ impl DataDir {
     }
 }
 
+/// At most [`MOST_BYTES`] of a regular file; a link is not followed, a pipe not waited for.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = regular(OpenOptions::new().read(true), path)?;
+    let mut bytes = Vec::new();
+    file.take(MOST_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options.custom_flags(flags.bits().cast_signed()).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file")),
+    }
+}
+
 fn lock(path: &Path) -> Result<File, DfsError> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path.join(LOCK))
-        .map_err(|e| io_error(path, e))?;
+    let name = path.join(LOCK);
+    let file = regular(OpenOptions::new().create(true).truncate(false).write(true), &name)
+        .map_err(|e| io_error(&name, e))?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| refusal(format!("{} is in use by another process", path.display())))?;
+        .map_err(|_| refusal(format!("{} is in use by another process: stop that first", path.display())))?;
     Ok(file)
 }
 
@@ -121,7 +139,8 @@ fn format(
         let name = entry.map_err(|e| io_error(path, e))?.file_name();
         if ![LOCK, TEMPORARY, "lost+found"].iter().any(|known| name == *known) {
             return Err(refusal(format!(
-                "{} holds {name:?} but no {FILE}: it is not empty and not a chunk server's",
+                "{} holds {name:?} but no {FILE}: it is not empty and not a chunk server's; \
+                 put the file back, or start on an empty directory",
                 path.display()
             )));
         }
@@ -159,7 +178,10 @@ fn encode(identity: &Identity) -> Vec<u8> {
 fn decode(bytes: &[u8]) -> Result<Identity, DfsError> {
     let disk: Disk = serde_json::from_slice(bytes).map_err(|e| refusal(format!("not an identity: {e}")))?;
     if disk.format != FORMAT {
-        return Err(refusal(format!("identity format {} is not known here", disk.format)));
+        return Err(refusal(format!(
+            "identity format {} is not known here: start the release that wrote it",
+            disk.format
+        )));
     }
     Ok(Identity {
         node: disk.node_id.parse()?,

@@ -1,22 +1,28 @@
 //! Opens the store, and opens it again when its index turned out to be damaged: the server goes on, not
-//! ready and saying so in its heartbeats, while the index is made anew from the segments.
+//! ready and saying so in its heartbeats, while the index is made anew from the segments. A store that
+//! stopped taking changes, for its disk failed, was full or went read-only, goes on with reads and is opened
+//! again once the disk takes writes: no operator has to restart anything.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_types::DfsError;
+use dfs_types::{DfsError, ErrorCode};
 use server_kit::{Health, Shutdown};
+use tokio::time::Instant;
 
+use super::writable::writable;
 use super::{OpenStore, Opened, STORE, failed};
 use crate::node::Node;
 use crate::store::StoreError;
-use crate::store::watched::{Watch, WatchedStore};
+use crate::store::watched::{Trouble, Watch, WatchedStore};
 use crate::telemetry;
 
 /// Between two rebuilds while one process runs: a disk that spoils every index is not worn out.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// Between two looks at a disk that took no writes.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Keeper {
     pub open: OpenStore,
@@ -27,34 +33,81 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Until shutdown. A store that cannot be opened ends the server: an operator must look.
+    /// Until shutdown. A store that cannot be opened ends the server: an operator must look. One that was
+    /// open before is tried again, unless it is refused.
     pub async fn run(self) -> Result<(), DfsError> {
-        let mut pause = Duration::ZERO;
+        let (mut pause, mut was_open) = (Duration::ZERO, false);
         loop {
             let Some(opened) = self.opened().await else { return Ok(()) };
-            let watch = match opened {
-                Ok(opened) => self.publish(opened),
+            match opened {
+                Ok(opened) => {
+                    let since = Instant::now();
+                    let watch = self.publish(opened);
+                    was_open = true;
+                    let Some(why) = self.until_trouble(&watch).await else { return Ok(()) };
+                    self.health.not_ready(STORE, why);
+                    watch.close();
+                    self.node.close_store();
+                    if since.elapsed() > 2 * LONGEST_PAUSE {
+                        pause = Duration::ZERO;
+                    }
+                    tokio::select! {
+                        () = self.shutdown.wait() => return Ok(()),
+                        () = watch.gone() => {}
+                    }
+                }
+                Err(error) if was_open && error.code != ErrorCode::FailedPrecondition => {
+                    tracing::error!(error = %error.message, "the store cannot be opened again for now");
+                }
                 Err(error) => {
                     self.health.failed("the store cannot be opened");
                     self.shutdown.trigger();
                     return Err(error.context(self.path.display()));
                 }
-            };
-            tokio::select! {
-                () = self.shutdown.wait() => return Ok(()),
-                () = watch.damaged() => {}
             }
-            self.health.not_ready(STORE, "the chunk index is being made anew");
-            self.node.close_store();
-            let gone_and_rested = async {
-                watch.gone().await;
-                tokio::time::sleep(pause).await;
-            };
             tokio::select! {
                 () = self.shutdown.wait() => return Ok(()),
-                () = gone_and_rested => {}
+                () = tokio::time::sleep(pause) => {}
             }
             pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        }
+    }
+
+    /// Why the store is to be opened anew, once that can help. None if the server stops.
+    async fn until_trouble(&self, watch: &Watch) -> Option<&'static str> {
+        loop {
+            let trouble = tokio::select! {
+                () = self.shutdown.wait() => return None,
+                trouble = watch.trouble() => trouble,
+            };
+            if trouble == Trouble::Damaged {
+                return Some("the chunk index is being made anew");
+            }
+            if self.can_heal().await {
+                tracing::warn!("the disk takes writes again: the store is opened anew");
+                return Some("the store is being opened anew, the disk takes writes again");
+            }
+            tokio::select! {
+                () = self.shutdown.wait() => return None,
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    /// The disk takes writes, and the store still none.
+    async fn can_heal(&self) -> bool {
+        let Some(store) = self.node.opened_store() else { return false };
+        let path = self.path.clone();
+        let looking = tokio::task::spawn_blocking(move || {
+            writable(&path).map(|()| store.usage().is_ok_and(|usage| usage.stopped))
+        });
+        match looking.await {
+            Ok(Ok(stopped)) => stopped,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the disk takes no writes yet");
+                false
+            }
+            Err(_) => false,
         }
     }
 

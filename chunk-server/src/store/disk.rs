@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, StatVfsMountFlags};
 
 /// A directory of files. Names are plain, without a slash.
 pub trait Disk: Send + Sync {
@@ -48,6 +48,8 @@ pub struct DiskSpace {
     pub available: u64,
     /// Another file can be made: there are inodes left.
     pub new_files: bool,
+    /// The file system takes no writes at all, as after errors of its own.
+    pub read_only: bool,
 }
 
 /// Fills `buffer` or errs with `UnexpectedEof`.
@@ -90,7 +92,7 @@ pub fn is_no_space(error: &io::Error) -> bool {
 }
 
 /// Inodes below which no new chunk is taken.
-const FEW_INODES: u64 = 16;
+pub const FEW_INODES: u64 = 16;
 
 /// A directory of the machine's file system.
 pub struct FsDisk {
@@ -151,7 +153,9 @@ impl Disk for FsDisk {
         let total = stat.f_blocks.saturating_mul(stat.f_frsize);
         // Some file systems count no inodes. The index needs a few beside the next segment.
         let new_files = stat.f_files == 0 || stat.f_favail >= FEW_INODES;
-        Ok(DiskSpace { total, available: stat.f_bavail.saturating_mul(stat.f_frsize), new_files })
+        let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let read_only = stat.f_flag.contains(StatVfsMountFlags::RDONLY);
+        Ok(DiskSpace { total, available, new_files, read_only })
     }
 }
 

@@ -285,7 +285,7 @@ impl Disk for FaultyDisk {
     fn space(&self) -> io::Result<DiskSpace> {
         let inner = self.lock();
         let available = inner.capacity.saturating_sub(inner.used());
-        Ok(DiskSpace { total: inner.capacity, available, new_files: true })
+        Ok(DiskSpace { total: inner.capacity, available, new_files: true, read_only: false })
     }
 }
 

@@ -1,5 +1,6 @@
 //! A store that can be closed under its users: the first answer that says "the index is damaged" is the
 //! last one it gives, and whoever keeps it hears when nobody holds it any more and it may be opened again.
+//! Of a store that stopped taking changes the keeper hears too, and decides itself when to close it.
 //!
 //! Crash promise: that of the store inside; a refused call did nothing.
 
@@ -25,8 +26,19 @@ pub struct Watch {
 
 #[derive(Default)]
 struct Signal {
-    damaged: AtomicBool,
+    /// Nothing is answered any more.
+    closed: AtomicBool,
+    stopped: AtomicBool,
     notify: Notify,
+}
+
+/// What the keeper must do something about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trouble {
+    /// The index is damaged; the store is closed.
+    Damaged,
+    /// No change is taken any more, reads go on.
+    Stopped,
 }
 
 /// Held by the store and by every writer. Fields drop in this order: the store is closed before anybody
@@ -53,11 +65,23 @@ impl WatchedStore {
 }
 
 impl Watch {
-    /// Waits until an answer said that the index is damaged.
-    pub async fn damaged(&self) {
-        while !self.signal.damaged.load(Ordering::Acquire) {
+    /// Waits until an answer said that the index is damaged, or that the store takes no change. The latter
+    /// is said again by every such answer.
+    pub async fn trouble(&self) -> Trouble {
+        loop {
+            if self.signal.closed.load(Ordering::Acquire) {
+                return Trouble::Damaged;
+            }
+            if self.signal.stopped.swap(false, Ordering::AcqRel) {
+                return Trouble::Stopped;
+            }
             self.signal.notify.notified().await;
         }
+    }
+
+    /// From here on the store answers nothing.
+    pub fn close(&self) {
+        self.signal.closed.store(true, Ordering::Release);
     }
 
     /// Waits until the store and all its writers are dropped. Calls under way end with an error soon:
@@ -75,21 +99,28 @@ impl Shared {
     }
 
     fn open(&self) -> Result<(), StoreError> {
-        if self.signal.damaged.load(Ordering::Acquire) {
-            return Err(StoreError::IndexDamaged("the store is closed for that".to_owned()));
+        if self.signal.closed.load(Ordering::Acquire) {
+            return Err(StoreError::IndexDamaged("the store is closed, to be opened anew".to_owned()));
         }
         Ok(())
     }
 
     fn heard<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        if let Err(StoreError::IndexDamaged(why)) = &result
-            && !self.signal.damaged.swap(true, Ordering::AcqRel)
-        {
-            tracing::error!(why, "the chunk index is damaged: the store is closed, to be opened anew");
-            // One permit is kept for a keeper that does not wait yet.
-            self.signal.notify.notify_one();
+        match &result {
+            Err(StoreError::IndexDamaged(why)) if !self.signal.closed.swap(true, Ordering::AcqRel) => {
+                tracing::error!(why, "the chunk index is damaged: the store is closed, to be opened anew");
+                // One permit is kept for a keeper that does not wait yet.
+                self.signal.notify.notify_one();
+            }
+            Err(StoreError::Broken(_)) => self.stopped(),
+            _ => {}
         }
         result
+    }
+
+    fn stopped(&self) {
+        self.signal.stopped.store(true, Ordering::Release);
+        self.signal.notify.notify_one();
     }
 }
 
@@ -125,7 +156,11 @@ impl ChunkStore for WatchedStore {
     }
 
     fn usage(&self) -> Result<Usage, StoreError> {
-        self.shared.call(|store| store.usage())
+        let usage = self.shared.call(|store| store.usage())?;
+        if usage.stopped {
+            self.shared.stopped();
+        }
+        Ok(usage)
     }
 
     fn compact(&self) -> Result<Compaction, StoreError> {

@@ -4,6 +4,7 @@
 mod cluster;
 mod control;
 mod describe;
+mod directories;
 mod disk;
 mod get;
 mod membership;

@@ -14,7 +14,7 @@ use dfs_types::Entropy;
 use dfs_types::limits::MAX_FAULTS_WAITING;
 
 use super::recover::{Found, recover};
-use super::scan::read_identity;
+use super::scan::{foreign_format, read_identity};
 use super::seal::{seal_record, sealed_batch, write_seal};
 use super::state::{Effect, Phase, Segment, State, parse_name, poison_name, segment_name};
 use super::{Core, SegmentStore, Settings, io_error};
@@ -196,17 +196,27 @@ impl Opening<'_> {
         for id in segments {
             let file = core.disk.open(&segment_name(id)).map_err(|error| {
                 let link = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
-                if link || error.kind() == io::ErrorKind::InvalidInput {
-                    return StoreError::Refused(format!("segment {id} is not a regular file"));
+                if link || matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory) {
+                    let why = "is not a regular file: put back the file that was here, or let the node be \
+                               removed and start it on an empty directory";
+                    return StoreError::Refused(format!("segment {id} {why}"));
                 }
                 io_error(id, &error)
             })?;
+            if let Some(format) = foreign_format(file.as_ref()) {
+                return Err(StoreError::Refused(format!(
+                    "segment {id} is of format {format}, which this release does not know: start the one that wrote it"
+                )));
+            }
             let identity = read_identity(file.as_ref());
             match identity {
                 Some((_, Some(header)))
                     if header.segment != id || header.incarnation != core.settings.incarnation =>
                 {
-                    let why = format!("segment {id} is segment {} of another data directory", header.segment);
+                    let why = format!(
+                        "segment {id} is segment {} of another data directory: move it back to where it came from",
+                        header.segment
+                    );
                     return Err(StoreError::Refused(why));
                 }
                 Some((_, Some(_))) => {}

@@ -241,7 +241,7 @@ impl Core {
         let used = state.used();
         let (hits, misses) = self.index.block_cache();
         telemetry::block_cache(hits, misses);
-        let stopped = state.broken.is_some();
+        let stopped = state.broken.is_some() || space.read_only;
         let free = match stopped {
             true => 0,
             false => self.free(&state, Purpose::Data)? + if space.new_files { slack } else { 0 },

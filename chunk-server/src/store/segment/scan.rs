@@ -41,6 +41,13 @@ pub fn read_identity(file: &dyn DiskFile) -> Option<(SegmentTag, Option<SegmentH
     RecordHeader::decode(&bytes, None).ok().map(|header| (header.tag, None))
 }
 
+/// The format of a segment that another release wrote, if it says so in a sound header.
+pub fn foreign_format(file: &dyn DiskFile) -> Option<u8> {
+    let mut bytes = [0u8; SEGMENT_HEADER_BYTES];
+    read_exact_at(file, &mut bytes, 0).ok()?;
+    SegmentHeader::unknown_format(&bytes)
+}
+
 pub struct Scanner<'a> {
     file: &'a dyn DiskFile,
     tag: SegmentTag,
