@@ -10,7 +10,8 @@
 pub mod book;
 pub mod census;
 pub mod cluster;
-pub mod content;
+pub mod collector;
+mod content;
 pub mod disks;
 pub mod faults;
 pub mod history;

@@ -31,6 +31,7 @@ macro_rules! scenarios {
 scenarios! {
     bit_flips_on_the_wire = "bit-flips-on-the-wire";
     combined = "combined";
+    one_trace = "one-trace";
     silent_peer = "silent-peer";
     slow_node = "slow-node";
     command_line = "command-line";

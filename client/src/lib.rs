@@ -37,6 +37,7 @@ mod dial;
 mod get;
 mod longest;
 mod options;
+mod outgoing;
 mod progress;
 mod put;
 mod retry;

@@ -13,9 +13,11 @@ use tokio::time::{Instant, timeout};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
+use tracing::Instrument;
 
 use crate::dial::Dials;
 use crate::longest::Longest;
+use crate::outgoing::{call_name, outgoing};
 use crate::retry::{Backoff, Verdict, attempt_time, judge};
 use crate::{Config, Result};
 
@@ -167,9 +169,29 @@ impl Rpc {
         self.attempts(dials, deadline, &id, request, &method).await.0.map(|_| ())
     }
 
+    /// [`Rpc::try_all`] as one span, whatever the number of tries.
+    async fn attempts<Q, A, F, Fut>(
+        &self,
+        dials: &Dials,
+        deadline: Instant,
+        request_id: &str,
+        request: Q,
+        method: &F,
+    ) -> (Result<A>, bool)
+    where
+        Q: Clone,
+        A: Positioned,
+        F: Fn(Metadata, Request<Q>) -> Fut,
+        Fut: Future<Output = std::result::Result<Response<A>, Status>>,
+    {
+        let span =
+            tracing::info_span!("call", otel.name = call_name::<Q>(), otel.kind = "client", request_id);
+        self.try_all(dials, deadline, request_id, request, method).instrument(span).await
+    }
+
     /// Tries until an answer is final or the deadline passed. The flag says whether an attempt ended
     /// without anybody saying that it was not run.
-    async fn attempts<Q, A, F, Fut>(
+    async fn try_all<Q, A, F, Fut>(
         &self,
         dials: &Dials,
         deadline: Instant,
@@ -234,10 +256,8 @@ impl Rpc {
     }
 
     fn request<Q>(&self, message: Q, request_id: &str, time: Duration) -> Request<Q> {
-        let mut request = Request::new(message);
+        let mut request = outgoing(message, request_id);
         request.set_timeout(time);
-        let id = MetadataValue::try_from(request_id).expect("hex is ASCII");
-        request.metadata_mut().insert("x-request-id", id);
         request.metadata_mut().insert("authorization", self.authorization.clone());
         request
     }

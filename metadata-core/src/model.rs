@@ -196,6 +196,7 @@ impl Run {
             request_id: fresh(),
             seen_position: self.world.position(),
             unix_ms: 5,
+            trace_parent: Bytes::new(),
             kind: Some(kind),
         };
         let result = self.world.command(command.clone());

@@ -1,6 +1,6 @@
 //! Logs: one JSON object a line (or plain text on request) to standard error or a file. The fields of
 //! the spans around an event are on its line, so the `request_id` of a request is on all of its
-//! lines, in every process it goes through.
+//! lines, in every process it goes through, and its `trace_id` where traces are sent.
 //!
 //! Nothing here filters secrets: key types have no Debug and no Display, so that they cannot get in.
 
@@ -96,7 +96,16 @@ pub fn init(settings: &LogSettings) -> Result<LogLevel, LogError> {
             .boxed(),
         LogFormat::Plain => fmt::layer().with_ansi(false).with_writer(writer).boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().map_err(twice)?;
+    let logs = tracing_subscriber::registry().with(lines.with_filter(filter));
+    let (service, instance) = settings.server.split_once('/').unwrap_or((&settings.server, ""));
+    let no_traces = match traces::layer(service, instance) {
+        Ok(None) => logs.try_init().map(|()| None),
+        Ok(Some(spans)) => logs.with(spans).try_init().map(|()| None),
+        Err(reason) => logs.try_init().map(|()| Some(reason)),
+    };
+    if let Some(reason) = no_traces.map_err(twice)? {
+        tracing::warn!("{reason}");
+    }
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, ToString::to_string);
         tracing::error!(place, "panic: {}", panic.payload_as_str().unwrap_or("not a text"));
@@ -131,7 +140,8 @@ where
             let extensions = span.extensions();
             let fields = extensions.get::<FormattedFields<JsonFields>>();
             if let Some(Ok(Value::Object(fields))) = fields.map(|f| serde_json::from_str(&f.fields)) {
-                line.extend(fields);
+                // How collectors name a span is of no use here.
+                line.extend(fields.into_iter().filter(|(name, _)| !name.starts_with("otel.")));
             }
         }
         event.record(&mut IntoMap(&mut line));
@@ -196,7 +206,7 @@ mod tests {
             .finish();
         tracing::subscriber::with_default(subscriber, || {
             let outer = tracing::info_span!("request", request_id = "r-1", path = "/x\n\"y").entered();
-            let inner = tracing::info_span!("store", chunk = 7).entered();
+            let inner = tracing::info_span!("store", chunk = 7, otel.name = "x").entered();
             tracing::info!(bytes = 12, full = false, "stored");
             drop((inner, outer));
         });
@@ -215,6 +225,7 @@ mod tests {
         ] {
             assert_eq!(line[name], want, "{name} in {text}");
         }
+        assert!(line.get("otel.name").is_none(), "{text}");
         assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
     }
 }

@@ -122,6 +122,7 @@ where
         serve(loaded.settings, Life { stop, level, started_with: loaded.report }).await
     });
     runtime.shutdown_timeout(LAST_WORK);
+    traces::flush(LAST_WORK);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,18 +1,21 @@
 //! The id of a request, in the header `x-request-id` of every call and its answer, in the `request_id`
-//! field of every log line, and passed on to the servers called on its behalf.
+//! field of every log line, and passed on to the servers called on its behalf. Beside it goes the
+//! request's place in its trace, where traces are sent: header `traceparent`, field `trace_id`.
 
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use dfs_types::limits::MAX_SPAN_NAME_BYTES;
 use dfs_types::{ErrorCode, OsEntropy, RequestId, SystemClock};
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderValue};
-use tracing::Instrument;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::problem::Problem;
 
@@ -64,15 +67,73 @@ pub fn current() -> Option<RequestIdText> {
 /// Runs `work` as part of the request `id`: in its span, and with [`current`] giving the id.
 pub async fn scope<T>(id: RequestIdText, work: impl Future<Output = T>) -> T {
     let span = tracing::info_span!("request", request_id = id.as_str());
+    scope_in(span, id, work).await
+}
+
+async fn scope_in<T>(span: Span, id: RequestIdText, work: impl Future<Output = T>) -> T {
     CURRENT.scope(id, work.instrument(span)).await
 }
 
-/// Puts the current request's id, if there is one, into the headers of a call to another server.
+/// Calls that begin a trace when they bring none: what users ask for. What servers ask of each other
+/// by themselves does not.
+const USERS_CALLS: [&str; 2] = ["/dfs.v1.Metadata/", "/v1/"];
+
+/// The span of a request that came from outside, the child of its caller's.
+fn span_of(id: &RequestIdText, request: &Request) -> Span {
+    if !traces::on() {
+        return tracing::info_span!("request", request_id = id.as_str());
+    }
+    let path = request.uri().path();
+    let parent = traces::Parent::of(request.headers());
+    let asked = parent.is_some() || USERS_CALLS.iter().any(|start| path.starts_with(start));
+    let kind = if asked { "server" } else { "internal" };
+    let span = tracing::info_span!(
+        "request",
+        request_id = id.as_str(),
+        trace_id = Empty,
+        otel.name = span_name(request),
+        otel.kind = kind
+    );
+    if let Some(parent) = parent {
+        traces::adopt(&span, &parent);
+    }
+    if let Some(trace) = traces::trace_id(&span) {
+        span.record("trace_id", trace);
+    }
+    span
+}
+
+/// The call, without what only its caller should know: of a REST path the pattern.
+fn span_name(request: &Request) -> String {
+    let path = request.uri().path();
+    match path.strip_prefix('/') {
+        Some(call) if call.starts_with("dfs.v1.") && call.len() <= MAX_SPAN_NAME_BYTES => call.to_owned(),
+        _ => {
+            let pattern = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str);
+            format!("{} {pattern}", request.method())
+        }
+    }
+}
+
+/// Makes `work`, to be spawned, a part of the request and span of the task that spawns it.
+pub fn carry<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    let (id, span) = (current(), Span::current());
+    async move {
+        match id {
+            Some(id) => CURRENT.scope(id, work).await,
+            None => work.await,
+        }
+    }
+    .instrument(span)
+}
+
+/// Puts the current request's id and trace, if there are, into the headers of a call to another server.
 /// For `tonic`: `propagate(request.metadata_mut().as_mut())`.
 pub fn propagate(headers: &mut HeaderMap) {
     if let Some(id) = current() {
         headers.insert(HEADER, id.header());
     }
+    traces::inject(headers);
 }
 
 /// Middleware (`axum::middleware::from_fn`), to be the outermost layer: takes the caller's id or makes
@@ -83,7 +144,8 @@ pub async fn middleware(mut request: Request, next: Next) -> Response {
     let id = given.and_then(RequestIdText::parse).unwrap_or_else(RequestIdText::generate);
     request.headers_mut().insert(HEADER, id.header());
     request.extensions_mut().insert(id.clone());
-    let mut response = scope(id.clone(), async {
+    let span = span_of(&id, &request);
+    let mut response = scope_in(span, id.clone(), async {
         match AssertUnwindSafe(next.run(request)).catch_unwind().await {
             Ok(response) => response,
             Err(_) => {
@@ -151,6 +213,9 @@ mod tests {
         propagate(&mut headers);
         assert!(headers.is_empty());
         let id = RequestIdText::parse("r-9").unwrap();
+        // Also from a task of its own.
+        let spawned = scope(id.clone(), async { tokio::spawn(carry(async { current() })) }).await;
+        assert_eq!(spawned.await.unwrap(), Some(id.clone()));
         scope(id, async { propagate(&mut headers) }).await;
         assert_eq!(headers[HEADER], "r-9");
     }

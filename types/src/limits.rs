@@ -185,6 +185,12 @@ pub const MAX_FAULTS_WAITING: usize = 16_384;
 pub const MAX_INVENTORY_ENTRIES: u32 = 4_096;
 pub const HEARTBEAT_DEADLINE_MS: u64 = 3_000;
 
+/// Spans of traces that wait to be sent to a collector; more are dropped.
+pub const TRACE_QUEUE_SPANS: usize = 4_096;
+pub const TRACE_BATCH_SPANS: usize = 512;
+/// The longest part of a request's path that names its span.
+pub const MAX_SPAN_NAME_BYTES: usize = 96;
+
 // Chunk lengths by offset inside a version.
 pub const CHUNK_BYTES_FIRST: u64 = 4 * MIB;
 pub const CHUNK_BYTES_SECOND: u64 = 16 * MIB;

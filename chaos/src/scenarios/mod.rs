@@ -37,6 +37,7 @@ mod secrecy;
 mod snapshots;
 mod store_once;
 mod syncs;
+mod traced;
 mod wire;
 
 pub use secrecy::files_below;
@@ -116,6 +117,7 @@ pub const SCENARIOS: &[Scenario] = &[
     secrecy::NOTHING_IN_THE_CLEAR,
     snapshots::SNAPSHOT_INSTALL_KILLED,
     store_once::SAME_CONTENT_TWICE,
+    traced::ONE_TRACE,
     wire::BIT_FLIPS_ON_THE_WIRE,
     wire::SILENT_PEER,
     wire::SLOW_NODE,

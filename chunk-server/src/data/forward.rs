@@ -10,6 +10,7 @@ use dfs_proto::status::from_status;
 use dfs_proto::v1::{PutFailure, PutRequest, PutResponse, put_request::Part};
 use dfs_types::limits::FORWARD_QUEUE_MESSAGES;
 use dfs_types::{DfsError, ErrorCode, NodeId};
+use server_kit::request_id;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -41,7 +42,7 @@ impl Forward {
         let next = order.next.clone()?;
         let (queue, slices) = mpsc::channel(FORWARD_QUEUE_MESSAGES);
         let (stall, behind, node) = (next.stall(), next.behind.clone(), next.node.clone());
-        let call = tokio::spawn(put(peers.clone(), next, slices, order.sealed_length));
+        let call = tokio::spawn(request_id::carry(put(peers.clone(), next, slices, order.sealed_length)));
         Some(Self {
             queue: Some(queue),
             call: Some(AbortOnDropHandle::new(call)),
@@ -152,7 +153,9 @@ async fn put(
     };
     let what = format!("forwarding to node {}", next.node.id);
     within(stream_deadline(sealed_length), &what, async {
-        client.put(messages).await.map(tonic::Response::into_inner).map_err(|status| from_status(&status))
+        let mut request = tonic::Request::new(messages);
+        request_id::propagate(request.metadata_mut().as_mut());
+        client.put(request).await.map(tonic::Response::into_inner).map_err(|status| from_status(&status))
     })
     .await
 }

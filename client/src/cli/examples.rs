@@ -28,6 +28,7 @@ const EXAMPLES: &[(&[&str], &str)] = &[
     (&["bench", "read"], "dfsctl bench read --size 1G --files 2"),
     (&["bench", "small-write"], "dfsctl bench small-write --count 20000 --parallel 16"),
     (&["bench", "small-read"], "dfsctl bench small-read --count 20000 --parallel 16"),
+    (&["bench", "rest-list"], "dfsctl bench rest-list --count 20000 --parallel 16"),
     (&["dev", "up"], "dfsctl dev up --detach\n  dfsctl dev up --data-dir ./c --metadata 3 --chunk-servers 5"),
     (&["dev", "down"], "dfsctl dev down"),
     (&["dev", "status"], "dfsctl dev status"),

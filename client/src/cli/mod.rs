@@ -38,6 +38,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tracing::Instrument;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry};
 
 pub use context::Context;
 pub use error::{CliError, Exit};
@@ -45,6 +49,8 @@ pub use output::{Colour, Format, Output};
 
 /// What is left running when a command ended gets this long.
 const LAST_WORK: std::time::Duration = std::time::Duration::from_millis(300);
+/// Spans that a collector does not take in this time are lost: nobody waits for it.
+const LAST_SPANS: std::time::Duration = std::time::Duration::from_millis(500);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -118,9 +124,11 @@ fn command() -> clap::Command {
 
 /// Runs dfsctl with the process's arguments.
 pub fn main() -> ExitCode {
-    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
-        Ok(cli) => cli,
+    let parsed = command()
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches).map(|cli| (cli, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and version are answers, not errors; nothing more can be done if printing fails.
             let _ = error.print();
@@ -129,6 +137,7 @@ pub fn main() -> ExitCode {
         }
     };
     init_logging(&cli.log_level);
+    let named = format!("dfsctl {}", matches.subcommand_name().unwrap_or_default());
     format::use_colour(cli.color.wanted());
     let context = Context::new(cli.config, cli.context, Output::new(cli.output, cli.quiet));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -140,14 +149,17 @@ pub fn main() -> ExitCode {
     };
     // `dev` brings its servers down in good order first: it watches for signals itself.
     let watches_signals = matches!(cli.command, Command::Dev(_));
-    let result = runtime.block_on(async {
+    let span = tracing::info_span!("command", otel.name = named, otel.kind = "client");
+    let work = async {
         tokio::select! {
             result = run(cli.command, context.clone()) => result,
             () = interrupted(), if !watches_signals => Err(CliError::interrupted(context.interrupt_message())),
         }
-    });
+    };
+    let result = runtime.block_on(work.instrument(span));
     // Time to remove half-written files; whatever still waits for a dead server must not keep us.
     runtime.shutdown_timeout(LAST_WORK);
+    traces::flush(LAST_SPANS);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -198,12 +210,21 @@ async fn interrupted() {
     }
 }
 
+/// Logs if asked for, traces if there is a collector; else nothing is set up at all.
 fn init_logging(level: &str) {
-    if level == "off" {
-        return;
+    let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = Vec::new();
+    match traces::layer("dfsctl", &std::process::id().to_string()) {
+        Ok(Some(spans)) => layers.push(spans.boxed()),
+        Ok(None) => {}
+        Err(reason) => eprintln!("warning: {reason}"),
     }
-    let filter = tracing_subscriber::EnvFilter::new(level);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    if level != "off" {
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        layers.push(lines.with_filter(EnvFilter::new(level)).boxed());
+    }
+    if !layers.is_empty() {
+        tracing_subscriber::registry().with(layers).init();
+    }
 }
 
 #[cfg(test)]

@@ -18,8 +18,10 @@ use dfs_types::{ChunkId, DfsError, Entropy, ErrorCode, OsEntropy, Secret};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::Instrument;
 
 use super::window::{Part, open};
+use crate::outgoing::outgoing;
 use crate::put::blocking;
 use crate::{Client, Result};
 
@@ -151,7 +153,8 @@ async fn ask(
         tracing::debug!(node, code = %error.code, error = %error.message, "get failed");
         Failed { error, problem, tell, node: node.clone() }
     };
-    match receive(reading, wanted, &address, planned.grant).await {
+    let span = tracing::info_span!("receive", otel.kind = "client", chunk = %wanted.id, node);
+    match receive(reading, wanted, &address, planned.grant).instrument(span).await {
         Err(Refusal::Broken(error)) => {
             let tell = reading.client.inner.dials.node_failed(&address, true);
             Err(failed(error, Some(Problem::Unreachable), tell))
@@ -201,13 +204,14 @@ async fn receive(
     use v1::get_response::Part;
     let mut client = reading.client.inner.dials.node(address).map_err(Refusal::Answered)?;
     let expected = wanted.range.as_ref().map_or(sealed_length(wanted.size), RangePlan::sent_bytes);
+    let request_id = hex(&OsEntropy.array::<16>());
     let request = v1::GetRequest {
         grant,
         realm_id: reading.realm.clone(),
         chunk_id: wanted.id.to_vec().into(),
         first_group: wanted.range.as_ref().map_or(0, |plan| plan.first_group),
         group_count: wanted.range.as_ref().map_or(0, |plan| plan.group_count),
-        request_id: hex(&OsEntropy.array::<16>()),
+        request_id: request_id.clone(),
         damaged: false,
     };
     let late = || Refusal::Broken(DfsError::new(ErrorCode::Timeout, "stopped sending"));
@@ -216,7 +220,7 @@ async fn receive(
         let error = from_status(&status);
         if ours { Refusal::Answered(error) } else { Refusal::Broken(error) }
     };
-    let answer = timeout(STALL, client.get(request)).await.map_err(|_| late())?;
+    let answer = timeout(STALL, client.get(outgoing(request, &request_id))).await.map_err(|_| late())?;
     let mut stream = answer.map_err(judge)?.into_inner();
     let mut proof = Bytes::new();
     let mut sealed = BytesMut::with_capacity(expected as usize);
@@ -260,12 +264,13 @@ fn report(reading: &Reading, wanted: &Wanted, failed: &Failed) {
         problem: problem as i32,
     };
     tracing::debug!(node = failed.node, chunk = %wanted.id, problem = problem.as_str_name(), "reporting a replica");
-    tokio::spawn(async move {
+    let telling = async move {
         let method = |mut metadata: crate::rpc::Metadata, request| async move {
             metadata.report_replica(request).await
         };
         let _ = client.inner.rpc.read(&client.inner.dials, Duration::from_secs(5), request, method).await;
-    });
+    };
+    tokio::spawn(telling.in_current_span());
 }
 
 #[cfg(test)]

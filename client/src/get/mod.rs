@@ -17,6 +17,7 @@ use dfs_types::{ChunkId, DfsError, ErrorCode, Secret};
 use futures::{Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use self::fetch::{Reading, fetch};
 use self::window::Windows;
@@ -118,13 +119,8 @@ impl Client {
         let memory = Memory::new(self.memory_bytes);
         let reading =
             Reading { client: self.clone(), realm: windows.realm.clone(), pinned: windows.pinned().clone() };
-        let fetcher = AbortOnDropHandle::new(tokio::spawn(fetch_all(
-            Arc::new(reading),
-            windows,
-            memory,
-            parallel,
-            send,
-        )));
+        let fetching = fetch_all(Arc::new(reading), windows, memory, parallel, send);
+        let fetcher = AbortOnDropHandle::new(tokio::spawn(fetching.in_current_span()));
         Ok(ReadStream { info, length: end - start, body: Body::Chunks { parts, _fetcher: fetcher } })
     }
 
@@ -188,9 +184,9 @@ async fn fetch_all(
                     None => {}
                 }
             };
-            ahead.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
-                fetch(&reading, part).await.map(|bytes| Fetched { bytes, _permit: permit })
-            })));
+            let fetching =
+                async move { fetch(&reading, part).await.map(|bytes| Fetched { bytes, _permit: permit }) };
+            ahead.push_back(AbortOnDropHandle::new(tokio::spawn(fetching.in_current_span())));
         }
         if !ahead.is_empty() && !hand_over(&mut ahead, &send).await {
             return;

@@ -9,6 +9,7 @@ use dfs_types::{ChunkId, DfsError, DfsPath, ErrorCode, UploadId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use super::PutResult;
 use super::calls::{self, Content};
@@ -252,7 +253,8 @@ impl Transfer<'_> {
                         let before = session.before.get(&piece.index).copied();
                         let before = before.map_or(Before::Nothing, Before::Sent);
                         let upload = Arc::clone(&upload);
-                        under_way.spawn(async move { chunk::run(&upload, piece, before).await });
+                        let run = async move { chunk::run(&upload, piece, before).await };
+                        under_way.spawn(run.in_current_span());
                     }
                 },
                 Some(done) = under_way.join_next(), if !under_way.is_empty() => {

@@ -6,6 +6,7 @@ use dfs_proto::v1;
 use dfs_types::limits::MAX_PLAN_CHUNKS;
 use dfs_types::{ChunkId, DfsError, ErrorCode, Secret, UploadId};
 use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
 
 use crate::{Client, Result};
 
@@ -23,7 +24,7 @@ pub(crate) struct Planner {
 impl Planner {
     pub fn start(client: Client, upload: UploadId) -> Self {
         let (asks, waiting) = mpsc::channel(2 * MAX_PLAN_CHUNKS);
-        tokio::spawn(serve(client, upload, waiting));
+        tokio::spawn(serve(client, upload, waiting).in_current_span());
         Self { asks }
     }
 

@@ -14,8 +14,10 @@ use dfs_types::{ChunkId, DfsError, Entropy, ErrorCode, OsEntropy};
 use futures::Stream;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::Client;
+use crate::outgoing::outgoing;
 
 /// Longest the first node may take no byte, or not answer once it has them all, when it is the only
 /// one. Nodes grant each other so long for each node behind them; waiting as long for the whole row
@@ -73,12 +75,20 @@ pub(crate) async fn send(
     let stop = CancellationToken::new();
     // Whatever ends this call also ends the stream: an early answer saves the rest of the bytes.
     let _stop_at_end = stop.clone().drop_guard();
+    let span = tracing::info_span!(
+        "send",
+        otel.kind = "client",
+        request_id,
+        chunk = %parcel.id,
+        node = address.node_id
+    );
     let body = body(header, parcel.bytes.clone(), parcel.hold, Arc::clone(&meter), stop);
+    let request = span.in_scope(|| outgoing(body, &request_id));
     let total = parcel.bytes.len() as u64;
 
     let stall = LEAST_STALL.max(STALL * parcel.nodes.len() as u32);
     let answer = tokio::select! {
-        answer = node.put(tonic::Request::new(body)) => answer,
+        answer = node.put(request).instrument(span) => answer,
         () = late(&meter, total, stall, stall) => {
             *sent += meter.taken();
             client.inner.dials.node_failed(&address, true);

@@ -15,6 +15,7 @@ fn request(principal: PrincipalId, id: &bytes::Bytes, seen_position: u64, kind: 
         request_id: id.clone(),
         seen_position,
         unix_ms: 1,
+        trace_parent: bytes::Bytes::new(),
         kind: Some(kind),
     }
 }

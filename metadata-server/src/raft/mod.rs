@@ -31,6 +31,7 @@ mod service;
 mod slots;
 mod snapshot;
 mod snapshot_transfer;
+mod spans;
 mod state_machine;
 mod state_store;
 #[cfg(test)]

@@ -29,6 +29,7 @@ use super::identity::DirectoryLock;
 use super::log_store::PurgeGate;
 use super::machine::Machine;
 use super::snapshot::SnapshotHandle;
+use super::spans;
 use super::types::{Entry, LogId, Results, SnapshotMeta, StoredMembership, decode, encode};
 use crate::kv::{StateDb, StateView, StoreOptions};
 
@@ -227,6 +228,7 @@ impl StateStore {
         let mut all = Vec::with_capacity(entries.len());
         for entry in entries {
             let mut rows = vec![(APPLIED, encode(&entry.log_id))];
+            let mut spans = Vec::new();
             let (writes, results) = match &entry.payload {
                 EntryPayload::Blank => Default::default(),
                 EntryPayload::Membership(membership) => {
@@ -238,6 +240,7 @@ impl StateStore {
                     let index = entry.log_id.index;
                     let decoded = v1::Entry::decode(data.bytes.clone())
                         .map_err(|error| StateError::Apply(format!("entry {index}: {error}")))?;
+                    spans = spans::of_entry(index, &decoded);
                     let kv: &dyn KvRead = &*db;
                     let applied = self.machine.apply(kv, index, &decoded).map_err(StateError::Apply)?;
                     if applied.results.len() != decoded.commands.len() {
@@ -247,6 +250,7 @@ impl StateStore {
                 }
             };
             db.commit(&writes, &rows)?;
+            drop(spans);
             all.push(Results(results));
         }
         if let Some(last) = entries.last() {

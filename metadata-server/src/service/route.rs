@@ -178,6 +178,8 @@ impl Operations {
         let mut client = RaftClient::new(channel)
             .max_decoding_message_size(MAX_GRPC_MESSAGE_BYTES * 2)
             .max_encoding_message_size(MAX_GRPC_MESSAGE_BYTES * 2);
+        let mut request = tonic::Request::new(request);
+        request_id::propagate(request.metadata_mut().as_mut());
         match tokio::time::timeout(limit, client.forward(request)).await {
             Ok(Ok(response)) => {
                 let response = response.into_inner();

@@ -115,6 +115,7 @@ impl Session {
             request_id: request_id.to_vec().into(),
             seen_position: seen,
             unix_ms: self.parts().clock.unix_millis(),
+            trace_parent: trace_parent(),
             kind: Some(kind),
         };
         self.parts().consensus.propose(command, self.deadline).await
@@ -239,10 +240,16 @@ impl Operations {
             request_id: bytes::Bytes::new(),
             seen_position: 0,
             unix_ms: self.parts.clock.unix_millis(),
+            trace_parent: trace_parent(),
             kind: Some(kind),
         };
         self.parts.consensus.propose(command, deadline).await
     }
+}
+
+/// For the spans of apply on every member; openraft would lose it on the way.
+fn trace_parent() -> bytes::Bytes {
+    traces::current().map(|parent| parent.to_bytes().into()).unwrap_or_default()
 }
 
 /// The cluster's own row.
