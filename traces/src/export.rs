@@ -8,7 +8,7 @@ use std::time::Duration;
 use dfs_types::limits::{TRACE_BATCH_SPANS, TRACE_QUEUE_SPANS};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::SpanExporter as Otlp;
+use opentelemetry_otlp::{RetryPolicy, SpanExporter as Otlp, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
@@ -90,7 +90,9 @@ fn start(service: &str, instance: &str) -> Result<Started, String> {
         .map_err(|error| error.to_string())?;
     let exporter = {
         let _here = runtime.enter();
-        Otlp::builder().with_tonic().build().map_err(|error| error.to_string())?
+        // Trying again would only keep the end of a program waiting for a collector that is not there.
+        let once = RetryPolicy::disabled();
+        Otlp::builder().with_tonic().with_retry_policy(once).build().map_err(|error| error.to_string())?
     };
     let queue = BatchConfigBuilder::default()
         .with_max_queue_size(TRACE_QUEUE_SPANS)
