@@ -214,8 +214,8 @@ mod tests {
         assert!(headers.is_empty());
         let id = RequestIdText::parse("r-9").unwrap();
         // Also from a task of its own.
-        let spawned = scope(id.clone(), async { tokio::spawn(carry(async { current() })) }).await;
-        assert_eq!(spawned.await.unwrap(), Some(id.clone()));
+        let spawned = scope(id.clone(), async { tokio::spawn(carry(async { current() })).await }).await;
+        assert_eq!(spawned.unwrap(), Some(id.clone()));
         scope(id, async { propagate(&mut headers) }).await;
         assert_eq!(headers[HEADER], "r-9");
     }
