@@ -39,8 +39,8 @@ impl FileSystem {
     /// Smallest size it takes, and room enough for a server of a scenario.
     fn image_bytes(self) -> u64 {
         match self {
-            FileSystem::Ext4 => 384 << 20,
-            FileSystem::Xfs => 512 << 20,
+            FileSystem::Ext4 => 768 << 20,
+            FileSystem::Xfs => 768 << 20,
         }
     }
 

@@ -19,13 +19,16 @@ pub const POWER_LOSS: Scenario = Scenario {
     run: power_loss,
 };
 
+/// What a start after a power loss writes again is at most what an unsealed segment holds, out of a reserve
+/// that is a quarter of a small disk.
+const SEGMENT_BYTES: u64 = 32 << 20;
 const WRITERS: usize = 3;
 /// How long the cluster without durable disks may try to look right.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(20);
 
 fn power_loss(context: &Context) -> Result<()> {
     private_mounts()?;
-    let cluster = Cluster::start(&ClusterOptions::default())?;
+    let cluster = Cluster::start(&ClusterOptions::default().set("DFS_SEGMENT_BYTES", SEGMENT_BYTES))?;
     let shim = Shim::new(&cluster.scratch())?;
     let book = Book::new(&cluster, context.seed)?;
     book.put(2)?;
