@@ -96,7 +96,7 @@ impl Operations {
         let mut passed_on = false;
         loop {
             let answer = if self.leads() {
-                self.execute(call, request.clone()).await.map_err(|error| self.hand_over(error))
+                self.execute(call, request.clone()).await
             } else if let Some(leader) = self.other_leader() {
                 let payload = encoded.get_or_insert_with(|| request.encode_to_vec().into()).clone();
                 match self.hop(call, R::METHOD.as_str(), payload, &leader).await {
@@ -147,9 +147,10 @@ impl Operations {
 
     /// Runs the request on this server, which must lead.
     pub async fn execute<R: Operation>(&self, call: &Call, request: R) -> Result<R::Response, DfsError> {
-        let session = Session::admit(self, call, R::METHOD)?;
+        let session = Session::admit(self, call, R::METHOD).map_err(|error| self.hand_over(error))?;
         match tokio::time::timeout_at(call.deadline, request.execute(&session)).await {
-            Ok(answer) => answer,
+            // Here, so that a call which another member passed on hears it too.
+            Ok(answer) => answer.map_err(|error| self.hand_over(error)),
             Err(_) => Err(unknown(R::METHOD, DfsError::new(ErrorCode::Timeout, "the deadline has passed"))),
         }
     }
@@ -204,7 +205,8 @@ impl Operations {
         loop {
             let answer = if self.leads() {
                 let Who::Principal(id) = &call.who else { return Ok(false) };
-                auth::check_linearizable(self, *id, hash, call.deadline).await
+                let known = auth::check_linearizable(self, *id, hash, call.deadline).await;
+                known.map_err(|error| self.hand_over(error))
             } else if let Some(leader) = self.other_leader() {
                 let payload = Bytes::copy_from_slice(hash);
                 match self.hop(call, Method::Authenticate.as_str(), payload, &leader).await {
@@ -245,7 +247,9 @@ impl Operations {
                         DfsError::new(ErrorCode::InvalidArgument, "a key hash must be 32 bytes")
                     })?;
                 let id = PrincipalId::from_slice(&request.principal_id)?;
-                let known = auth::check_linearizable(self, id, &hash, Instant::now() + limit).await?;
+                let known = auth::check_linearizable(self, id, &hash, Instant::now() + limit)
+                    .await
+                    .map_err(|error| self.hand_over(error))?;
                 Ok(Bytes::copy_from_slice(&[u8::from(known)]))
             }
             // The member that passes a node's call on has checked its certificate against the node id
