@@ -137,7 +137,6 @@ impl Space {
             }
         }
         self.note(&disks, volume.ballast()?);
-        telemetry::disk_used(volume.used());
         Ok(())
     }
 
@@ -201,7 +200,14 @@ pub async fn watch(space: Arc<Space>, shutdown: Shutdown) -> Result<(), DfsError
         }
         let space = Arc::clone(&space);
         // A sick disk may let this wait.
-        let looked = tokio::task::spawn_blocking(move || space.look()).await;
+        let looked = tokio::task::spawn_blocking(move || {
+            // Not in `look`, which a write near the critical mark waits for.
+            if let Some(volume) = &space.volume {
+                telemetry::disk_used(volume.used());
+            }
+            space.look()
+        })
+        .await;
         if let Ok(Err(error)) = looked {
             tracing::warn!(%error, "cannot tell the free space");
         }
