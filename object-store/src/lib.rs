@@ -52,6 +52,11 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
+/// The guide's examples, compiled by `cargo test --doc`: this crate is the one that sees all they name.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/sdk.md")]
+mod guide {}
+
 /// What errors call this store.
 pub(crate) const STORE: &str = "Distribute";
 
