@@ -13,7 +13,6 @@ use tokio::time::{Instant, timeout};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
-use tracing::Instrument;
 
 use crate::dial::Dials;
 use crate::longest::Longest;
@@ -169,29 +168,14 @@ impl Rpc {
         self.attempts(dials, deadline, &id, request, &method).await.0.map(|_| ())
     }
 
-    /// [`Rpc::try_all`] as one span, whatever the number of tries.
+    /// Tries until an answer is final or the deadline passed, as one span whatever the number of tries. The
+    /// flag says whether an attempt ended without anybody saying that it was not run.
+    #[tracing::instrument(
+        name = "call",
+        skip_all,
+        fields(otel.name = call_name::<Q>(), otel.kind = "client", request_id = request_id)
+    )]
     async fn attempts<Q, A, F, Fut>(
-        &self,
-        dials: &Dials,
-        deadline: Instant,
-        request_id: &str,
-        request: Q,
-        method: &F,
-    ) -> (Result<A>, bool)
-    where
-        Q: Clone,
-        A: Positioned,
-        F: Fn(Metadata, Request<Q>) -> Fut,
-        Fut: Future<Output = std::result::Result<Response<A>, Status>>,
-    {
-        let span =
-            tracing::info_span!("call", otel.name = call_name::<Q>(), otel.kind = "client", request_id);
-        self.try_all(dials, deadline, request_id, request, method).instrument(span).await
-    }
-
-    /// Tries until an answer is final or the deadline passed. The flag says whether an attempt ended
-    /// without anybody saying that it was not run.
-    async fn try_all<Q, A, F, Fut>(
         &self,
         dials: &Dials,
         deadline: Instant,
