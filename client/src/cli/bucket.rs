@@ -3,7 +3,7 @@
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{CliError, Context, format};
+use super::{CliError, Context, format, table};
 use crate::{BucketOptions, Client, ErrorCode, Policy, v1};
 
 /// Create, list, show, change and remove buckets
@@ -127,7 +127,7 @@ fn show(bucket: &v1::Bucket, context: &Context) -> Result<(), CliError> {
         let fields = ["name", "bucket_id", "target", "min_ack", "keep", "realm", "owner", "created_at"];
         let text =
             |field: &str| value[field].as_str().map_or_else(|| value[field].to_string(), str::to_owned);
-        format::table(None, fields.map(|field| [field.to_owned(), text(field)]))
+        table::fields(fields.map(|field| [field.to_owned(), text(field)]))
     })
 }
 

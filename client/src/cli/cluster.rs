@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{CliError, Context, Exit, format, fsck, node};
+use super::{CliError, Context, Exit, format, fsck, node, table};
 use crate::v1;
 
 /// Look at the cluster, and change who its metadata servers are
@@ -128,7 +128,7 @@ pub(crate) async fn run(args: ClusterArgs, context: &Context) -> Result<(), CliE
 fn text(status: &v1::ClusterStatusResponse) -> String {
     let leader = if status.leader.is_empty() { "none" } else { &status.leader };
     let whole = status.chunks.saturating_sub(status.deficits).saturating_sub(status.trash_chunks);
-    let mut chunks = format!("chunks   {whole} with all copies");
+    let mut chunks = format!("{whole} with all copies");
     for count in &status.lacking {
         let lost = if count.present == 0 { " (not readable now)" } else { "" };
         chunks += &format!("; {} with {} of {}{lost}", count.chunks, count.present, count.wanted);
@@ -139,22 +139,38 @@ fn text(status: &v1::ClusterStatusResponse) -> String {
     let up = status.nodes.iter().filter(|node| node.is_alive).count();
     let (used, capacity) =
         status.nodes.iter().fold((0, 0), |(used, all), node| (used + node.used, all + node.capacity));
+    let head = [
+        ("cluster", format::id(&status.cluster_id)),
+        ("leader", format!("{leader} (term {})", status.term)),
+        ("files", status.files.to_string()),
+        ("chunks", chunks),
+        (
+            "space",
+            format!(
+                "{} of {} used ({}) on {up} of {} nodes up",
+                format::size(used),
+                format::size(capacity),
+                format::percent(used, capacity),
+                status.nodes.len()
+            ),
+        ),
+        (
+            "purge",
+            format!(
+                "{} chunks, {} a copy, wait in trash; {} deletes on their way",
+                status.trash_chunks,
+                format::size(status.trash_bytes),
+                status.pending_purges
+            ),
+        ),
+        ("uploads", format!("{} open", status.uploads)),
+        ("level", level(status)),
+    ];
     format!(
-        "cluster  {}\nleader   {leader} (term {})\nfiles    {}\n{chunks}\nspace    {} of {} used ({}) on {up} of {} nodes up\npurge    {} chunks, {} a copy, wait in trash; {} deletes on their way\nuploads  {} open\nlevel    {}\n\n{}\n\n{}",
-        format::id(&status.cluster_id),
-        status.term,
-        status.files,
-        format::size(used),
-        format::size(capacity),
-        format::percent(used, capacity),
-        status.nodes.len(),
-        status.trash_chunks,
-        format::size(status.trash_bytes),
-        status.pending_purges,
-        status.uploads,
-        level(status),
+        "{}\n\n{}\n\n{}",
+        table::fields(head.map(|(name, says)| [name.to_owned(), says])),
         members(&status.members),
-        node::table(&status.nodes),
+        node::listed(&status.nodes),
     )
 }
 
@@ -178,7 +194,8 @@ fn disk(member: &v1::Member) -> String {
 }
 
 fn members(members: &[v1::Member]) -> String {
-    let header = ["MEMBER", "ROLE", "ADDRESS", "APPLIED", "REACHABLE", "DISK", "RAFT ID"].map(str::to_owned);
+    let header = ["MEMBER", "ROLE", "ADDRESS", "APPLIED", "REACHABLE", "DISK", "RAFT ID"];
+    let less = ["RAFT ID", "APPLIED", "ADDRESS", "DISK"];
     let row = |member: &v1::Member| {
         [
             member.name.clone(),
@@ -190,7 +207,7 @@ fn members(members: &[v1::Member]) -> String {
             format!("{:016x}", member.raft_id),
         ]
     };
-    format::table(Some(header), members.iter().map(row))
+    table::table(header, &less, members.iter().map(row))
 }
 
 fn role(member: &v1::Member) -> &'static str {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{CliError, Context, format};
+use super::{CliError, Context, table};
 use crate::Config;
 use crate::config::contexts_file;
 use crate::contexts::Contexts;
@@ -85,11 +85,12 @@ fn list(contexts: &Contexts, context: &Context) -> Result<(), CliError> {
         .map(|(name, config)| json!({ "name": name, "config": config, "current": current(name) }))
         .collect();
     context.output.result(&json!({ "contexts": rows }), || {
-        let header = ["", "CONTEXT", "CONFIG"].map(str::to_owned);
+        let header = ["", "CONTEXT", "CONFIG"];
         let mark = |name| if current(name) { "*" } else { "" }.to_owned();
         let rows = contexts.contexts.iter();
-        format::table(
-            Some(header),
+        table::table(
+            header,
+            &[],
             rows.map(|(name, config)| [mark(name), name.clone(), config.display().to_string()]),
         )
     })

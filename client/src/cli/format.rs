@@ -1,10 +1,7 @@
 //! Values as people read them.
 
-use std::io::IsTerminal as _;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, TableStyle};
 use dfs_types::ids::hex;
 
 /// `2026-11-21T10:20:30Z`; a dash for 0.
@@ -89,74 +86,6 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| "that is too large".to_owned())
 }
 
-/// Whether tables are coloured: said once, by the command line.
-static COLOUR: AtomicBool = AtomicBool::new(false);
-
-pub(crate) fn use_colour(on: bool) {
-    COLOUR.store(on, Ordering::Relaxed);
-}
-
-/// A table without lines, from its rows. On a terminal cells are broken so that it fits; elsewhere a row
-/// is a line, however long, so that other programs can read it.
-pub(crate) fn table<const N: usize>(
-    header: Option<[String; N]>,
-    rows: impl IntoIterator<Item = [String; N]>,
-) -> String {
-    let width = terminal_width();
-    table_for(width, COLOUR.load(Ordering::Relaxed), header, rows)
-}
-
-/// Columns of the terminal that standard output is, if it is one.
-fn terminal_width() -> Option<u16> {
-    if !std::io::stdout().is_terminal() {
-        return None;
-    }
-    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
-    Some(size.ws_col).filter(|columns| *columns > 0)
-}
-
-fn table_for<const N: usize>(
-    width: Option<u16>,
-    colour: bool,
-    header: Option<[String; N]>,
-    rows: impl IntoIterator<Item = [String; N]>,
-) -> String {
-    let mut table = Table::new();
-    table.load_style(TableStyle::new());
-    table.force_no_tty();
-    if colour {
-        table.enforce_styling();
-    }
-    if let Some(width) = width {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    }
-    if let Some(header) = header {
-        table.set_header(header.map(|word| cell(word, colour, true)));
-    }
-    table.add_rows(rows.into_iter().map(|row| row.map(|text| cell(text, colour, false))));
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.trim_fmt()
-}
-
-/// Words for states have a colour: what needs somebody, what will pass, what is well.
-fn cell(text: String, colour: bool, head: bool) -> Cell {
-    let of_state = match text.as_str() {
-        "down" | "no" | "removed" | "gone" => Some(Color::Red),
-        "suspect" | "draining" | "starting" | "learner" => Some(Color::Yellow),
-        "up" | "yes" | "ready" | "leader" => Some(Color::Green),
-        _ => None,
-    };
-    let cell = Cell::new(text);
-    match (colour, head, of_state) {
-        (false, ..) => cell,
-        (true, true, _) => cell.add_attribute(Attribute::Bold),
-        (true, false, Some(of_state)) => cell.fg(of_state),
-        (true, false, None) => cell,
-    }
-}
-
 /// A name for a terminal: control characters could move its cursor.
 pub(crate) fn printable(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
@@ -171,24 +100,6 @@ mod tests {
         assert_eq!(time(1), "1970-01-01T00:00:00Z");
         assert_eq!(time(951_782_400_000), "2000-02-29T00:00:00Z");
         assert_eq!(time(1_795_256_430_123), "2026-11-21T10:20:30Z");
-    }
-
-    #[test]
-    fn tables_fit_a_terminal_and_nothing_else_is_broken() {
-        let rows =
-            || [["n1", "down", "a very long address that does not fit at all:8080"].map(str::to_owned)];
-        let header = || Some(["NODE", "STATE", "ADDRESS"].map(str::to_owned));
-        let narrow = table_for(Some(40), false, header(), rows());
-        assert!(narrow.lines().all(|line| line.chars().count() <= 40), "{narrow}");
-        assert!(narrow.lines().count() > 2, "{narrow}");
-        let piped = table_for(None, false, header(), rows());
-        assert_eq!(piped.lines().count(), 2, "{piped}");
-        assert!(!piped.contains('\u{1b}'), "{piped:?}");
-        let coloured = table_for(None, true, header(), rows());
-        assert!(coloured.contains("\u{1b}[") && coloured.contains("down"), "{coloured:?}");
-        // Colour is not counted as width.
-        let plain: String = table_for(Some(60), false, header(), rows());
-        assert_eq!(table_for(Some(60), true, header(), rows()).lines().count(), plain.lines().count());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 
 use super::progress::Bar;
-use super::{CliError, Context, Exit, format};
+use super::{CliError, Context, Exit, format, table};
 use crate::{Client, DfsError, ErrorCode, FileRef, Listing, Progress, v1};
 
 /// Files asked about at once.
@@ -158,12 +158,12 @@ fn text(census: &Census, lost: usize, status: Option<&v1::ClusterStatusResponse>
         ));
     }
     if !census.lacking.is_empty() {
-        let header = ["COPIES", "CHUNK", "FILE"].map(str::to_owned);
+        let header = ["COPIES", "CHUNK", "FILE"];
         let rows = census.lacking.iter().map(|file| {
             let copies = format!("{} of {}", file.present, file.wanted);
             [copies, file.index.to_string(), format::printable(&file.path)]
         });
-        lines.push(format!("\n{}", format::table(Some(header), rows)));
+        lines.push(format!("\n{}", table::table(header, &["CHUNK"], rows)));
     }
     lines.join("\n")
 }

@@ -29,6 +29,7 @@ mod rm;
 mod safe_write;
 mod shell;
 mod stat;
+mod table;
 mod user;
 
 pub mod dev;
@@ -138,7 +139,7 @@ pub fn main() -> ExitCode {
     };
     init_logging(&cli.log_level);
     let named = format!("dfsctl {}", matches.subcommand_name().unwrap_or_default());
-    format::use_colour(cli.color.wanted());
+    table::use_colour(cli.color.wanted());
     let context = Context::new(cli.config, cli.context, Output::new(cli.output, cli.quiet));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

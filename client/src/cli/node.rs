@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::stat::state;
-use super::{CliError, Context, format};
+use super::{CliError, Context, format, table};
 use crate::v1;
 
 /// Look at chunk servers
@@ -42,14 +42,14 @@ pub(crate) async fn run(args: NodeArgs, context: &Context) -> Result<(), CliErro
         NodeCommand::Ls => {
             let nodes = client.nodes().await?.nodes;
             let value = json!({ "nodes": nodes.iter().map(node_json).collect::<Vec<_>>() });
-            context.output.result(&value, || table(&nodes))
+            context.output.result(&value, || listed(&nodes))
         }
         NodeCommand::Show { node } => {
             let value = node_json(&client.node(&node).await?);
             context.output.result(&value, || {
                 let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                 let fields = value.as_object().into_iter().flatten();
-                format::table(None, fields.map(|(field, value)| [field.clone(), text(value)]))
+                table::fields(fields.map(|(field, value)| [field.clone(), text(value)]))
             })
         }
         NodeCommand::Drain { node, wait } => super::drain::run(&client, &node, wait, context).await,
@@ -73,9 +73,9 @@ pub(crate) async fn run(args: NodeArgs, context: &Context) -> Result<(), CliErro
 }
 
 /// One line a node.
-pub(crate) fn table(nodes: &[v1::NodeInfo]) -> String {
-    let header =
-        ["NODE", "STATE", "ADDRESS", "DOMAIN", "USED", "CAPACITY", "FILL", "CHUNKS"].map(str::to_owned);
+pub(crate) fn listed(nodes: &[v1::NodeInfo]) -> String {
+    let header = ["NODE", "STATE", "ADDRESS", "DOMAIN", "USED", "CAPACITY", "FILL", "CHUNKS"];
+    let less = ["DOMAIN", "CAPACITY", "USED", "CHUNKS", "ADDRESS"];
     let row = |node: &v1::NodeInfo| {
         [
             node.node_id.clone(),
@@ -88,7 +88,7 @@ pub(crate) fn table(nodes: &[v1::NodeInfo]) -> String {
             node.chunks.to_string(),
         ]
     };
-    format::table(Some(header), nodes.iter().map(row))
+    table::table(header, &less, nodes.iter().map(row))
 }
 
 pub(crate) fn node_json(node: &v1::NodeInfo) -> Value {

@@ -4,7 +4,7 @@ use dfs_types::ids::hex;
 use serde_json::{Value, json};
 
 use super::address::Address;
-use super::{CliError, Context, format, ls};
+use super::{CliError, Context, format, ls, table};
 use crate::{Client, DfsError, ErrorCode, FileRef, v1};
 
 /// Show a file: size, version, and how many copies of its worst chunk there are and where
@@ -47,33 +47,37 @@ pub(crate) async fn run(args: StatArgs, context: &Context) -> Result<(), CliErro
         json!(info.policy.map(|policy| json!({"target": policy.target, "min_ack": policy.min_ack})));
     value["worst_chunk"] = info.worst_chunk.as_ref().map_or(Value::Null, locations_json);
     context.output.result(&value, || {
-        let mut lines = vec![
-            format!("path      {}", format::printable(value["path"].as_str().unwrap_or(""))),
-            format!("size      {} ({} bytes)", format::size(info.size), info.size),
-            format!("version   {}", info.version),
-            format!("file id   {}", format::id(&info.file_id)),
-            format!("created   {}", format::time(info.created_unix_ms)),
-            format!("updated   {}", format::time(info.updated_unix_ms)),
-            format!("owner     {}", format::id(&info.owner)),
+        let mut rows = vec![
+            ("path", format::printable(value["path"].as_str().unwrap_or(""))),
+            ("size", format!("{} ({} bytes)", format::size(info.size), info.size)),
+            ("version", info.version.to_string()),
+            ("file id", format::id(&info.file_id)),
+            ("created", format::time(info.created_unix_ms)),
+            ("updated", format::time(info.updated_unix_ms)),
+            ("owner", format::id(&info.owner)),
         ];
         if !info.content_type.is_empty() {
-            lines.push(format!("type      {}", format::printable(&info.content_type)));
+            rows.push(("type", format::printable(&info.content_type)));
         }
         for (key, value) in info.user_metadata.iter().collect::<std::collections::BTreeMap<_, _>>() {
-            lines.push(format!("meta      {}={}", format::printable(key), format::printable(value)));
+            rows.push(("meta", format!("{}={}", format::printable(key), format::printable(value))));
         }
         match &info.worst_chunk {
             Some(chunk) => {
-                lines.push(format!("chunks    {}", info.chunks));
-                lines.push(copies(chunk));
+                rows.push(("chunks", info.chunks.to_string()));
+                rows.push(("copies", copies(chunk)));
             }
             None if info.inline || info.chunks == 0 => {
-                lines.push("copies    inline, on every metadata server".to_owned());
+                rows.push(("copies", "inline, on every metadata server".to_owned()));
             }
-            None => lines.push(format!("chunks    {}", info.chunks)),
+            None => rows.push(("chunks", info.chunks.to_string())),
         }
-        lines.join("\n")
+        named(rows)
     })
+}
+
+fn named(rows: impl IntoIterator<Item = (&'static str, String)>) -> String {
+    table::fields(rows.into_iter().map(|(name, says)| [name.to_owned(), says]))
 }
 
 /// A deleted file is not there, as for `cat` and `get`, unless it was asked for.
@@ -100,28 +104,21 @@ async fn deleted(
     value["deleted_at"] = json!(format::time(at_ms));
     value["kept_until"] = json!(format::time(until_ms));
     context.output.result(&value, || {
-        let lines = [
-            format!("path      {shown}"),
-            format!("deleted   yes{times}"),
-            format!("version   {} (the deletion)", info.version),
-            format!("file id   {}", format::id(&info.file_id)),
-            format!("created   {}", format::time(info.created_unix_ms)),
-            format!("by        {}", format::id(&info.owner)),
-        ];
-        lines.join("\n")
+        named([
+            ("path", shown.clone()),
+            ("deleted", format!("yes{times}")),
+            ("version", format!("{} (the deletion)", info.version)),
+            ("file id", format::id(&info.file_id)),
+            ("created", format::time(info.created_unix_ms)),
+            ("by", format::id(&info.owner)),
+        ])
     })
 }
 
-/// `copies    2 of 3 (worst chunk 4): n1 [rack-a], n2 [rack-b]`
+/// `2 of 3 (worst chunk 4): n1 [rack-a], n2 [rack-b]`
 fn copies(chunk: &v1::ChunkLocations) -> String {
     let places: Vec<String> = chunk.locations.iter().map(place).collect();
-    format!(
-        "copies    {} of {} (worst chunk {}): {}",
-        chunk.present,
-        chunk.wanted,
-        chunk.index,
-        places.join(", ")
-    )
+    format!("{} of {} (worst chunk {}): {}", chunk.present, chunk.wanted, chunk.index, places.join(", "))
 }
 
 fn place(location: &v1::Location) -> String {

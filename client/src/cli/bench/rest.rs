@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{ensure_bucket, ensure_files, percentile};
-use crate::cli::{CliError, Context, format};
+use crate::cli::{CliError, Context, table};
 use crate::{Client, DfsError, ErrorCode};
 
 /// How many files are made at once if they are missing.
@@ -188,5 +188,5 @@ fn text(figures: &Figures) -> String {
             ),
         ]
     });
-    format!("{head}\n{}", format::table(None, rows))
+    format!("{head}\n{}", table::fields(rows))
 }

@@ -7,6 +7,7 @@ use super::layout::Layout;
 use super::plan::{Plan, Server};
 use super::process::Running;
 use super::ready::Readiness;
+use crate::cli::table;
 
 /// A cluster, or some of its servers, as JSON.
 #[derive(Serialize)]
@@ -49,24 +50,23 @@ impl Report {
 
     /// One line a server.
     pub fn table(&self) -> String {
-        let mut lines = vec![format!(
-            "{:<16}  {:<5} {:<17} {:>8}  {:<20}  STATE",
-            "ROLE", "ID", "ADDRESS", "PID", "STARTED"
-        )];
-        for server in &self.servers {
+        let header = ["ROLE", "ID", "ADDRESS", "PID", "STARTED", "STATE"];
+        let rows = self.servers.iter().map(|server| {
             let state = match (&server.reason, server.ready) {
                 (_, true) => "ready".to_owned(),
                 (Some(reason), false) => format!("{}, not ready: {reason}", server.state),
                 (None, false) => server.state.to_owned(),
             };
-            let pid = server.pid.map(|pid| pid.to_string()).unwrap_or_default();
-            let started = server.started.as_deref().unwrap_or("");
-            lines.push(format!(
-                "{:<16}  {:<5} {:<17} {pid:>8}  {started:<20}  {state}",
-                server.role, server.id, server.address
-            ));
-        }
-        lines.join("\n")
+            [
+                server.role.to_owned(),
+                server.id.clone(),
+                server.address.clone(),
+                server.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+                server.started.clone().unwrap_or_default(),
+                state,
+            ]
+        });
+        table::table(header, &["STARTED", "PID", "ROLE"], rows)
     }
 }
 
