@@ -97,9 +97,13 @@ fn draw(colour: bool, header: &[&str], rows: &[Vec<String>]) -> comfy_table::Tab
     if !header.is_empty() {
         table.set_header(header.iter().map(|word| cell(word, colour, true)));
     }
-    table.add_rows(
-        rows.iter().map(|row| row.iter().map(|text| cell(text, colour, false)).collect::<Vec<_>>()),
-    );
+    let cells = |row: &Vec<String>| -> Vec<Cell> {
+        // The name of a field may be a word that is a state elsewhere.
+        let is_name = |place| header.is_empty() && place == 0;
+        let cells = row.iter().enumerate();
+        cells.map(|(place, text)| cell(text, colour && !is_name(place), false)).collect()
+    };
+    table.add_rows(rows.iter().map(cells));
     let last = table.column_count().saturating_sub(1);
     for (place, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, if place == last { 0 } else { GAP }));
@@ -198,6 +202,9 @@ mod tests {
         assert!(narrow.lines().all(|line| line.chars().count() <= 40), "{narrow}");
         assert!(narrow.contains("chunks_only_here  7") && narrow.lines().count() > 2, "{narrow}");
         assert_eq!(lay_out(None, false, &[], &[], rows).lines().count(), 2);
+        let named = vec![["leader", "up"].map(str::to_owned).to_vec()];
+        let coloured = lay_out(None, true, &[], &[], named);
+        assert!(coloured.starts_with("leader") && coloured.contains("\u{1b}["), "{coloured:?}");
     }
 
     #[test]
