@@ -219,7 +219,7 @@ async fn no_key_leads_outside() {
     std::fs::create_dir_all(shell.path("elsewhere")).unwrap();
     std::os::unix::fs::symlink(shell.path("elsewhere"), shell.path("out/link")).unwrap();
     let said = shell.fails(1, &["get", "-r", "-T", "dfs://bucket/d", "out"]).await;
-    assert!(said.contains("4 of 5 files failed"), "{said}");
+    assert!(said.contains("4 of 5 files not fetched"), "{said}");
     assert_eq!(std::fs::read(shell.path("out/good")).unwrap(), b"x");
     assert_eq!(std::fs::read_dir(shell.path("elsewhere")).unwrap().count(), 0);
     assert!(!shell.path("escaped").exists() && !shell.dir.path().join("escaped").exists());
@@ -245,6 +245,9 @@ async fn ctrl_c_leaves_a_put_that_goes_on() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(130), "{said}");
     assert!(said.contains("run the same command again"), "{said}");
+    assert!(
+        output.stdout.is_empty() && !shell.cluster.world.lock().metadata.files.contains_key("/bucket/big")
+    );
     let notes = shell.dir.path().join("state/distribute/puts");
     assert_eq!(std::fs::read_dir(&notes).unwrap().count(), 1);
     for node in ["n2", "n3"] {
@@ -253,4 +256,102 @@ async fn ctrl_c_leaves_a_put_that_goes_on() {
     shell.ok(&["put", "big", "dfs://bucket/big"]).await;
     assert_eq!(std::fs::read_dir(&notes).unwrap().count(), 0);
     assert!(shell.cluster.client.read("/bucket/big").await.unwrap() == big);
+}
+
+/// After Ctrl-C the message of `put -r` was about putting all anew, and the command that goes on was for the reader
+/// to find out: the same one would put the directory into the copy begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_of_many_says_how_far_it_came_and_what_to_type() {
+    let shell = Shell::new().await;
+    let big = content(20 * MIB);
+    shell.write("my tree/big", &big);
+    shell.write("my tree/small", b"small");
+    for node in ["n2", "n3"] {
+        shell.cluster.set_mode(node, fake::Mode::Hangs);
+    }
+    let child = shell.command(&["put", "-r", "my tree", "dfs://bucket/tree"]).spawn().unwrap();
+    let small = || shell.cluster.world.lock().metadata.files.contains_key("/bucket/tree/small");
+    while shell.cluster.received() < 4 * MIB as u64 || !small() {
+        tokio::task::yield_now().await;
+    }
+    let said = interrupt(child).await;
+    // The small file's answer may be on its way still.
+    assert!(said.contains(" of 2 files are put and stay"), "{said}");
+    let again = "dfsctl put -T -r 'my tree' dfs://bucket/tree`";
+    assert!(said.contains(again), "{said}");
+    for node in ["n2", "n3"] {
+        shell.cluster.set_mode(node, fake::Mode::Good);
+    }
+    let received = shell.cluster.received();
+    shell.ok(&["put", "-T", "-r", "my tree", "dfs://bucket/tree"]).await;
+    assert!(shell.cluster.client.read("/bucket/tree/big").await.unwrap() == big);
+    assert!(shell.cluster.received() > received);
+    let keys: Vec<String> = shell.cluster.world.lock().metadata.files.keys().cloned().collect();
+    assert_eq!(keys, ["/bucket/tree/big", "/bucket/tree/small"]);
+
+    for node in ["n1", "n2", "n3"] {
+        shell.cluster.set_mode(node, fake::Mode::Hangs);
+    }
+    let child = shell.command(&["get", "-r", "dfs://bucket/tree", "out"]).spawn().unwrap();
+    while !shell.path("out/small").exists() {
+        tokio::task::yield_now().await;
+    }
+    let said = interrupt(child).await;
+    assert!(said.contains("dfsctl get -T -r dfs://bucket/tree out`"), "{said}");
+    assert_eq!(tree(&shell.path("out")).into_keys().collect::<Vec<_>>(), [PathBuf::from("small")]);
+}
+
+async fn interrupt(child: tokio::process::Child) -> String {
+    let pid = rustix::process::Pid::from_raw(child.id().unwrap() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    said
+}
+
+/// What surprised in a walk over wrong inputs: a missing bucket was told for each file and ended with 1, a target that
+/// is a file was "opening a: File exists", a directory was "no such file", nothing at all was copied or deleted with 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_are_told_once_and_in_words() {
+    let shell = Shell::new().await;
+    shell.write("tree/a", b"a");
+    shell.write("tree/bad name\n", b"b");
+    std::os::unix::fs::symlink("a", shell.path("tree/link")).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(shell.path("tree/socket")).unwrap();
+    let fifo = shell.path("tree/pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    use std::os::unix::ffi::OsStrExt;
+    std::fs::write(shell.path("tree").join(std::ffi::OsStr::from_bytes(b"\xff")), b"c").unwrap();
+
+    let said = shell.fails(3, &["put", "-r", "tree", "dfs://missing/"]).await;
+    assert!(said.contains("dfsctl bucket create missing") && !said.contains("tree/a"), "{said}");
+    let said = shell.fails(1, &["put", "-r", "tree", "dfs://bucket/t"]).await;
+    for why in
+        ["it is a link", "it is a socket", "it is a named pipe", "not valid UTF-8", "4 of 6 files not put"]
+    {
+        assert!(said.contains(why), "{why}: {said}");
+    }
+    let said = shell.fails(2, &["put", "tree/socket", "dfs://bucket/"]).await;
+    assert!(said.contains("is a socket"), "{said}");
+    drop(socket);
+    shell.fails(2, &["put", "tree", "dfs://bucket/"]).await;
+
+    let said = shell.fails(2, &["get", "-r", "dfs://bucket/t", "tree/a"]).await;
+    assert!(said.contains("is a file"), "{said}");
+    assert_eq!(std::fs::read(shell.path("tree/a")).unwrap(), b"a");
+    for words in
+        [&["get", "dfs://bucket/t", "out"][..], &["cat", "dfs://bucket/t"], &["stat", "dfs://bucket/t"]]
+    {
+        let said = shell.fails(3, words).await;
+        assert!(said.contains("dfs://bucket/t is a directory"), "{words:?}: {said}");
+    }
+    let said = shell.fails(3, &["rm", "dfs://bucket/t"]).await;
+    assert!(said.contains("is a directory") && said.contains("use -r"), "{said}");
+    let said = shell.fails(3, &["rm", "dfs://bucket/t/none"]).await;
+    assert!(said.contains("t/none") && said.contains("dfsctl ls dfs://bucket/t/"), "{said}");
+    shell.fails(3, &["rm", "-r", "dfs://bucket/none/"]).await;
+    shell.ok(&["rm", "-r", "--force", "dfs://bucket/none/"]).await;
+    let said = String::from_utf8(shell.ok(&["rm", "-r", "dfs://bucket/t"]).await).unwrap();
+    assert_eq!(said, "2 files deleted\n");
 }

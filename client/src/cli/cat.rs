@@ -2,7 +2,7 @@
 
 use super::address::Address;
 use super::get::copy_to_stdout;
-use super::{CliError, Context};
+use super::{CliError, Context, missing};
 use crate::{FileRef, ReadRange};
 
 /// Print files, or a part of one, to standard output
@@ -28,11 +28,20 @@ pub(crate) struct CatArgs {
 pub(crate) async fn run(args: CatArgs, context: &Context) -> Result<(), CliError> {
     let client = context.client().await?;
     for file in &args.files {
-        let mut file = FileRef::from(&Address::parse(file)?.file()?);
+        let address = Address::parse(file)?;
+        let mut file = FileRef::from(&address.file()?);
         if let Some(version) = args.version {
             file = file.at_version(version);
         }
-        copy_to_stdout(&client, file, ReadRange { offset: args.offset, length: args.length }).await?;
+        let range = ReadRange { offset: args.offset, length: args.length };
+        let stream = match client.open_read(file, range).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                let instead = "`dfsctl get -r` copies it out";
+                return Err(missing::explain(&client, &address, error, instead).await);
+            }
+        };
+        copy_to_stdout(stream).await?;
     }
     Ok(())
 }

@@ -8,13 +8,15 @@ use crate::config::contexts_file;
 use crate::contexts::Contexts;
 use crate::{Client, Config};
 
+type Says = Box<dyn Fn() -> String + Send>;
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
     pub output: Output,
     config: Option<PathBuf>,
     name: Option<String>,
-    on_interrupt: Arc<Mutex<Option<String>>>,
+    on_interrupt: Arc<Mutex<Option<Says>>>,
 }
 
 impl Context {
@@ -42,11 +44,17 @@ impl Context {
 
     /// What to say when Ctrl-C ends the command from here on.
     pub fn set_interrupt_message(&self, message: impl Into<String>) {
-        *self.on_interrupt.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.into());
+        let message = message.into();
+        self.say_when_interrupted(move || message.clone());
+    }
+
+    /// The same, made when it happens, so that it can tell how far the command came.
+    pub fn say_when_interrupted(&self, says: impl Fn() -> String + Send + 'static) {
+        *self.on_interrupt.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(says));
     }
 
     pub fn interrupt_message(&self) -> String {
-        let message = self.on_interrupt.lock().unwrap_or_else(PoisonError::into_inner);
-        message.clone().unwrap_or_else(|| "interrupted".to_owned())
+        let says = self.on_interrupt.lock().unwrap_or_else(PoisonError::into_inner);
+        says.as_ref().map_or_else(|| "interrupted".to_owned(), |says| says())
     }
 }

@@ -111,9 +111,6 @@ fn hint(error: &DfsError) -> Option<String> {
         ErrorCode::BucketNotFound => {
             "create it with `dfsctl bucket create NAME`; `dfsctl bucket ls` lists those there are"
         }
-        ErrorCode::NotFound => {
-            "`dfsctl ls -r dfs://BUCKET/` lists what is there; with --deleted also what was deleted and is kept"
-        }
         ErrorCode::Unauthenticated => {
             "the API key is not one of this cluster's: check api_key_file in dfsctl.toml"
         }

@@ -18,6 +18,8 @@ const LARGE_TOGETHER: usize = 2;
 pub(crate) const LARGE_BYTES: u64 = 8 << 20;
 /// Failures printed one by one; the rest are counted.
 const MAX_PRINTED: usize = 20;
+/// Fewer bytes say nothing about speed.
+const MIN_RATED_BYTES: u64 = 1 << 20;
 
 /// The bound of memory is for the command, so transfers that run together share it.
 pub(crate) fn share_memory(client: &Client, file_bytes: u64) -> Client {
@@ -42,11 +44,19 @@ pub(crate) struct Failure {
     pub message: String,
     #[serde(skip)]
     pub exit: Exit,
+    #[serde(skip)]
+    pub hint: Option<String>,
 }
 
 impl Failure {
     pub fn new(path: impl Into<String>, error: CliError) -> Self {
-        Self { path: path.into(), code: error.code, message: error.message, exit: error.exit }
+        let CliError { exit, code, message, hint } = error;
+        Self { path: path.into(), code, message, exit, hint }
+    }
+
+    /// As the error of a command that was about this file alone.
+    pub fn into_error(self) -> CliError {
+        CliError { exit: self.exit, code: self.code, message: self.message, hint: self.hint }
     }
 }
 
@@ -96,19 +106,25 @@ where
 }
 
 impl Report {
-    /// Prints it and turns failures into the command's exit code. `verb`: "put", "got".
+    /// What was done, in a line; nothing when nothing was, which the failures say.
+    fn summary(&self, verb: &str) -> String {
+        if self.files.is_empty() && !self.failed.is_empty() {
+            return String::new();
+        }
+        let mut line = format!("{} {verb}", files(self.files.len()));
+        if self.longest_call_ms.is_some() {
+            line += &format!(", {} in {:.1} s", format::size(self.bytes), self.seconds);
+        }
+        if self.bytes >= MIN_RATED_BYTES {
+            line += &format!(" ({})", format::rate(self.bytes, Duration::from_secs_f64(self.seconds)));
+        }
+        line
+    }
+
+    /// Prints it and turns failures into the command's exit code. `verb`: "put", "fetched".
     pub fn finish(mut self, output: Output, verb: &str) -> Result<(), CliError> {
         self.failed.sort_by(|a, b| a.path.cmp(&b.path));
-        output.result(&self, || {
-            let time = Duration::from_secs_f64(self.seconds);
-            format!(
-                "{} files {verb}, {} in {:.1} s ({})",
-                self.files.len(),
-                format::size(self.bytes),
-                self.seconds,
-                format::rate(self.bytes, time)
-            )
-        })?;
+        output.result(&self, || self.summary(verb))?;
         let Some(first) = self.failed.first() else { return Ok(()) };
         if !output.is_json() {
             for failure in self.failed.iter().take(MAX_PRINTED) {
@@ -122,16 +138,36 @@ impl Report {
         let alike = self.files.is_empty() && self.failed.iter().all(|failure| failure.exit == first.exit);
         let exit = if alike { first.exit } else { Exit::Failed };
         let mut error =
-            CliError::failed(format!("{count} of {} files failed{more}", count + self.files.len()));
+            CliError::failed(format!("{count} of {} not {verb}{more}", files(count + self.files.len())));
         error.exit = exit;
         error.code = if alike { first.code } else { "partial" };
+        error.hint = first.hint.clone().filter(|_| alike);
         Err(error)
     }
+}
+
+fn files(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "file" } else { "files" })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_line_says_what_was_done() {
+        let mut report = Report { seconds: 2.0, longest_call_ms: Some(1), ..Report::default() };
+        report.files = vec![Value::Null];
+        report.bytes = 5;
+        assert_eq!(report.summary("put"), "1 file put, 5 B in 2.0 s");
+        report.files.push(Value::Null);
+        report.bytes = 10 << 20;
+        assert_eq!(report.summary("fetched"), "2 files fetched, 10.00 MiB in 2.0 s (5.2 MB/s)");
+        let deleted = Report { files: report.files.clone(), ..Report::default() };
+        assert_eq!(deleted.summary("deleted"), "2 files deleted");
+        let nothing = Report { failed: vec![Failure::new("x", CliError::failed("no"))], ..Report::default() };
+        assert_eq!(nothing.summary("put"), "");
+    }
 
     #[tokio::test]
     async fn all_jobs_run_and_failures_are_kept() {

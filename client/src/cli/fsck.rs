@@ -4,6 +4,7 @@
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 
+use super::address::Address;
 use super::progress::Bar;
 use super::{CliError, Context, Exit, format, table};
 use crate::{Client, DfsError, ErrorCode, FileRef, Listing, Progress, v1};
@@ -61,6 +62,7 @@ pub(crate) async fn run(args: FsckArgs, context: &Context) -> Result<(), CliErro
         while let Some(found) = asked.try_next().await? {
             let Some(info) = found else { continue };
             progress.add_done(info.size);
+            progress.add_file();
             census.add(info);
         }
     }
@@ -87,7 +89,7 @@ impl Census {
         // Inline content is where the metadata is: it has as many copies as there are members.
         let Some(worst) = info.worst_chunk.filter(|worst| worst.present < worst.wanted) else { return };
         self.lacking.push(Lacking {
-            path: info.path,
+            path: Address::parse(&info.path).map_or(info.path, |address| address.to_string()),
             version: info.version,
             present: worst.present,
             wanted: worst.wanted,

@@ -12,9 +12,9 @@ use super::address::{Address, joined, local_parts};
 use super::files::{Failure, longest_call_ms, run_all, share_memory};
 use super::progress::Bar;
 use super::safe_write::Root;
-use super::{CliError, Context, format};
+use super::{CliError, Context, again, format, missing};
 use crate::put::blocking;
-use crate::{Client, ErrorCode, FileRef, Listing, Progress, ReadRange, v1};
+use crate::{Client, ErrorCode, FileRef, Listing, Progress, ReadRange, ReadStream, v1};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,7 +27,7 @@ Files appear under their names only when they are whole. Nothing is written outs
 
 /// Copy files out of the cluster
 #[derive(clap::Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = "dfsctl get [OPTIONS] <SRC>... <DST>")]
 pub(crate) struct GetArgs {
     /// dfs://BUCKET/KEY, several of them, then a local path or - for standard output
     #[arg(required = true, num_args = 2.., value_names = ["SRC", "DST"])]
@@ -62,8 +62,8 @@ pub(crate) async fn run(args: GetArgs, context: &Context) -> Result<(), CliError
     let client = context.client().await?;
     if target == "-" {
         for source in &sources {
-            let file = args.file(source)?;
-            copy_to_stdout(&client, file, ReadRange::default()).await?;
+            let stream = open(&client, source, args.file(source)?).await?;
+            copy_to_stdout(stream).await?;
         }
         return Ok(());
     }
@@ -102,6 +102,14 @@ impl GetArgs {
     }
 }
 
+/// Opens one file that was named.
+async fn open(client: &Client, source: &Address, file: FileRef) -> Result<ReadStream, CliError> {
+    match client.open_read(file, ReadRange::default()).await {
+        Ok(stream) => Ok(stream),
+        Err(error) => Err(missing::explain(client, source, error, "use -r to copy all of it").await),
+    }
+}
+
 async fn get_file(
     args: &GetArgs,
     client: &Client,
@@ -110,6 +118,7 @@ async fn get_file(
     context: &Context,
 ) -> Result<(), CliError> {
     let file = args.file(source)?;
+    context.set_interrupt_message(format!("interrupted; nothing was written to {}", path.display()));
     let progress = Progress::new();
     let bar = Bar::follow(context.output, &progress, None);
     let writing = |error| CliError::io(format_args!("writing {}", path.display()), error);
@@ -117,9 +126,10 @@ async fn get_file(
         if path.is_dir() {
             return Err(CliError::usage(format!("{} is a directory", path.display())));
         }
+        context.set_interrupt_message("interrupted; what was written stays");
         // A device or a pipe is written to, not replaced.
         let out = std::fs::OpenOptions::new().write(true).open(path).map_err(writing)?;
-        copy_to(client, file, out, &progress).await?
+        copy_to(open(client, source, file).await?, out, &progress).await?
     } else {
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.ok_or_else(|| CliError::usage(format!("{} names no file", path.display())))?;
@@ -131,7 +141,7 @@ async fn get_file(
             return Err(CliError::usage(format!("{} is no directory: make it first", parent.display())));
         }
         let root = Root::open(parent).map_err(writing)?;
-        fetch(client, file, &root, &[name], &progress).await?
+        fetch(open(client, source, file).await?, &root, &[name], &progress).await?
     };
     drop(bar);
     let value = json!({
@@ -145,13 +155,11 @@ async fn get_file(
 
 /// Fetches a file to a new file below `root`.
 async fn fetch(
-    client: &Client,
-    file: FileRef,
+    mut stream: ReadStream,
     root: &Root,
     parts: &[&str],
     progress: &Progress,
 ) -> Result<v1::FileInfo, CliError> {
-    let mut stream = client.open_read(file, ReadRange::default()).await?;
     progress.add_total(stream.length);
     let writing = |error| CliError::io(format_args!("writing {}", parts.join("/")), error);
     let mut out = root.create(parts).map_err(writing)?;
@@ -166,12 +174,10 @@ async fn fetch(
 
 /// Streams a file into `out` as it comes.
 async fn copy_to(
-    client: &Client,
-    file: FileRef,
+    mut stream: ReadStream,
     mut out: impl Write + Send + 'static,
     progress: &Progress,
 ) -> Result<v1::FileInfo, CliError> {
-    let mut stream = client.open_read(file, ReadRange::default()).await?;
     progress.add_total(stream.length);
     while let Some(bytes) = stream.try_next().await? {
         let written = bytes.len() as u64;
@@ -183,9 +189,8 @@ async fn copy_to(
     Ok(stream.info)
 }
 
-/// Streams a part of a file to standard output.
-pub(crate) async fn copy_to_stdout(client: &Client, file: FileRef, range: ReadRange) -> Result<(), CliError> {
-    let mut stream = client.open_read(file, range).await?;
+/// Streams what was opened to standard output.
+pub(crate) async fn copy_to_stdout(mut stream: ReadStream) -> Result<(), CliError> {
     while let Some(bytes) = stream.next().await {
         let bytes = bytes?;
         blocking(move || {
@@ -217,7 +222,10 @@ async fn get_trees(
                 missing.push(source);
                 continue;
             }
-            let info = client.stat(args.file(source)?).await?;
+            let info = match client.stat(args.file(source)?).await {
+                Ok(info) => info,
+                Err(error) => return Err(missing::explain(client, source, error, "").await),
+            };
             if !into && sources.len() == 1 {
                 return get_file(args, client, source, target, context).await;
             }
@@ -231,18 +239,33 @@ async fn get_trees(
         }
         context.output.note(format!("{source} is empty"));
     }
+    if target.exists() && !target.is_dir() {
+        return Err(CliError::usage(format!(
+            "{} is a file: a directory cannot take its place",
+            target.display()
+        )));
+    }
+    let again = if into || args.no_target_directory || sources.len() > 1 || target.is_dir() {
+        "the same command".to_owned()
+    } else {
+        format!("`{}`", again::with_option("get", "-T"))
+    };
     let opened = target.to_owned();
     let root = blocking(move || Root::open(&opened)).await?;
     let root =
         Arc::new(root.map_err(|error| CliError::io(format_args!("opening {}", target.display()), error))?);
     let progress = Progress::with_total(jobs.iter().map(|job| job.size).sum());
     let bar = Bar::follow(context.output, &progress, Some(jobs.len() as u64));
-    context.set_interrupt_message("interrupted; files already whole stay, no other was left behind");
+    let (counted, all) = (progress.clone(), jobs.len());
+    context.say_when_interrupted(move || {
+        let done = counted.snapshot().files;
+        format!("interrupted; {done} of {all} files are fetched and stay, none is there in part. Run {again} to fetch them all")
+    });
     let mut report =
         run_all(jobs, |job| job.size, |job| get_one(client, job, &root, target, &progress)).await;
     drop(bar);
     report.longest_call_ms = Some(longest_call_ms(client));
-    report.finish(context.output, "got")
+    report.finish(context.output, "fetched")
 }
 
 /// Every file under `source`, with the path it gets below the target.
@@ -275,7 +298,9 @@ async fn get_one(
     let failed = |error: CliError| Failure::new(job.address.clone(), error);
     let parts = local_parts(&job.key).map_err(|why| failed(CliError::failed(why)))?;
     let client = share_memory(client, job.size);
-    let info = fetch(&client, job.file.clone(), root, &parts, progress).await.map_err(failed)?;
+    let stream = client.open_read(job.file.clone(), ReadRange::default()).await;
+    let stream = stream.map_err(|error| failed(error.into()))?;
+    let info = fetch(stream, root, &parts, progress).await.map_err(failed)?;
     progress.add_file();
     Ok(json!({
         "path": job.address, "file": joined(target, &parts), "version": info.version, "size": info.size,

@@ -1,6 +1,7 @@
 //! `dfsctl`: one file per command. The binary is a thin shell around [`main`].
 
 mod address;
+mod again;
 mod bench;
 mod bucket;
 mod cat;
@@ -18,6 +19,7 @@ mod format;
 mod fsck;
 mod get;
 mod ls;
+mod missing;
 mod mv;
 mod node;
 mod output;

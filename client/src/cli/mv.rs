@@ -3,9 +3,12 @@
 use serde_json::json;
 
 use super::address::Address;
-use super::{CliError, Context, format};
+use super::{CliError, Context, format, missing};
 use crate::FileRef;
 use crate::options::Condition;
+
+const DIRECTORIES: &str =
+    "mv renames one file at once; `dfsctl cp -r` and then `dfsctl rm -r` move a directory";
 
 /// Rename a file, at once and with its history; into another bucket: copy by reference, then delete
 #[derive(clap::Args, Debug)]
@@ -32,9 +35,15 @@ pub(crate) async fn run(args: MvArgs, context: &Context) -> Result<(), CliError>
     let (source, destination) = (from.file()?, to.file()?);
     let condition = Condition { if_version: args.if_version, if_to_version: args.no_clobber.then_some(0) };
     let info = if from.bucket == to.bucket {
-        client.rename(&source.to_string(), &destination.to_string(), condition).await?
+        match client.rename(&source.to_string(), &destination.to_string(), condition).await {
+            Ok(info) => info,
+            Err(error) => return Err(missing::explain(&client, &from, error, DIRECTORIES).await),
+        }
     } else {
-        let current = client.stat(&source).await?;
+        let current = match client.stat(&source).await {
+            Ok(current) => current,
+            Err(error) => return Err(missing::explain(&client, &from, error, DIRECTORIES).await),
+        };
         if let Some(wanted) = args.if_version
             && wanted != current.version
         {

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use dfs_types::ids::hex;
 use serde_json::json;
 
 use super::address::{Address, key_of, local_name};
+use super::again;
 use super::files::{Failure, LARGE_BYTES, longest_call_ms, run_all, share_memory};
+use super::missing::{is_directory, of_bucket};
 use super::progress::Bar;
 use super::{CliError, Context, format};
-use crate::{Client, ErrorCode, Policy, Progress, PutOptions, PutResult, Source, config};
+use crate::{Client, Policy, Progress, PutOptions, PutResult, Source, config};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,11 +24,13 @@ Examples:
   pg_dump db | dfsctl put - dfs://backup/db.sql   standard input
   dfsctl put -- -odd-name dfs://docs/             a name that begins with a dash
 
-A put of a file that was interrupted goes on where it stopped when the same command is run again.";
+A put of a file that was interrupted goes on where it stopped when the same command is run again.
+With -r, links, pipes and devices are left out and named, and the exit code is 1. An interrupted put -r
+says what to type: all files are put again, but of the large ones only what the cluster has not got is sent.";
 
 /// Copy files into the cluster
 #[derive(clap::Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = "dfsctl put [OPTIONS] <SRC>... <DST>")]
 pub(crate) struct PutArgs {
     /// Files (with -r: directories), or - for standard input; then dfs://BUCKET/KEY
     #[arg(required = true, num_args = 2.., value_names = ["SRC", "DST"])]
@@ -127,16 +132,6 @@ fn resume_file(client: &Client, source: &Path, target: &Address) -> Option<PathB
     Some(config::state_dir()?.join("puts").join(format!("{}.resume", hex(&hash.finalize().as_bytes()[..16]))))
 }
 
-fn explain(error: crate::DfsError, target: &Address) -> CliError {
-    let missing = error.code == ErrorCode::BucketNotFound;
-    let error = CliError::from(error);
-    if missing {
-        error.with_hint(format!("create the bucket first: dfsctl bucket create {}", target.bucket))
-    } else {
-        error
-    }
-}
-
 fn described(target: &Address, done: &PutResult) -> serde_json::Value {
     json!({
         "path": target.to_string(),
@@ -179,7 +174,7 @@ async fn put_stdin(
     let source = Source::reader(tokio::io::stdin());
     let done = client.put(&target.to_string(), source, args.options(&progress)).await;
     drop(bar);
-    print(context, client, target, &done.map_err(|error| explain(error, target))?)
+    print(context, client, target, &done.map_err(|error| of_bucket(error, &target.bucket))?)
 }
 
 async fn put_file(
@@ -189,9 +184,7 @@ async fn put_file(
     target: &Address,
     context: &Context,
 ) -> Result<(), CliError> {
-    // Said here, where it is plain that the file of this machine is meant.
-    std::fs::metadata(source)
-        .map_err(|error| CliError::io(format_args!("reading {}", source.display()), error))?;
+    readable(source)?;
     let progress = Progress::new();
     let bar = Bar::follow(context.output, &progress, None);
     let mut options = args.options(&progress);
@@ -208,7 +201,7 @@ async fn put_file(
     drop(bar);
     let done = done.map_err(|error| {
         let later = resumable && error.is_retryable();
-        let error = explain(error, target);
+        let error = of_bucket(error, &target.bucket);
         if later {
             error.with_hint("run the same command again: the upload goes on where it stopped")
         } else {
@@ -216,6 +209,20 @@ async fn put_file(
         }
     })?;
     print(context, client, target, &done)
+}
+
+/// Says here, where it is plain that the file of this machine is meant, what could not be read later.
+fn readable(source: &Path) -> Result<(), CliError> {
+    let reading = |error| CliError::io(format_args!("reading {}", source.display()), error);
+    let kind = std::fs::metadata(source).map_err(reading)?.file_type();
+    if kind.is_socket() {
+        return Err(CliError::usage(format!("{} is a socket, which has no content", source.display())));
+    }
+    // Opening a pipe would wait for its writer, and wait again later.
+    if kind.is_file() {
+        std::fs::File::open(source).map_err(reading)?;
+    }
+    Ok(())
 }
 
 async fn put_many(
@@ -226,8 +233,9 @@ async fn put_many(
     context: &Context,
 ) -> Result<(), CliError> {
     // As cp: into a directory that exists (a bucket always does), else under the name itself.
-    let into =
-        !args.no_target_directory && is_directory(client, target).await.map_err(|e| explain(e, target))?;
+    // Asked in any case: a bucket that is missing, or a cluster, is told once and not for each file.
+    let there = is_directory(client, target).await.map_err(|error| of_bucket(error, &target.bucket))?;
+    let into = there && !args.no_target_directory;
     let (mut jobs, mut failed) = (Vec::new(), Vec::new());
     for source in sources {
         let source = PathBuf::from(source);
@@ -246,6 +254,7 @@ async fn put_many(
             jobs.extend(found);
             failed.extend(not);
         } else {
+            readable(&source)?;
             let size = std::fs::metadata(&source)
                 .map_err(|error| CliError::io(format_args!("reading {}", source.display()), error))?
                 .len();
@@ -254,21 +263,22 @@ async fn put_many(
     }
     let progress = Progress::with_total(jobs.iter().map(|job| job.size).sum());
     let bar = Bar::follow(context.output, &progress, Some(jobs.len() as u64));
-    context.set_interrupt_message(
-        "interrupted; files already put stay. Run it again with -T to put all of them anew",
-    );
+    // Under its own name the copy is a directory from now on: the same command would put into it.
+    let again = if into || args.no_target_directory || sources.len() > 1 {
+        "the same command".to_owned()
+    } else {
+        format!("`{}`", again::with_option("put", "-T"))
+    };
+    let (counted, all) = (progress.clone(), jobs.len());
+    context.say_when_interrupted(move || {
+        let done = counted.snapshot().files;
+        format!("interrupted; {done} of {all} files are put and stay. Run {again} to put them all")
+    });
     let mut report = run_all(jobs, |job| job.size, |job| put_one(args, client, job, &progress)).await;
     drop(bar);
     report.longest_call_ms = Some(longest_call_ms(client));
     report.failed.extend(failed);
-    let missing = report.failed.iter().any(|failure| failure.code == ErrorCode::BucketNotFound.as_str());
-    report.finish(context.output, "put").map_err(|error| {
-        if missing {
-            error.with_hint(format!("create the bucket first: dfsctl bucket create {}", target.bucket))
-        } else {
-            error
-        }
-    })
+    report.finish(context.output, "put")
 }
 
 async fn put_one(
@@ -286,25 +296,6 @@ async fn put_one(
     let done = done.map_err(|error| Failure::new(job.source.display().to_string(), error.into()))?;
     progress.add_file();
     Ok(described(&job.target, &done))
-}
-
-/// Whether something is under `target` as under a directory.
-pub(crate) async fn is_directory(client: &Client, target: &Address) -> crate::Result<bool> {
-    if target.key.is_empty() {
-        return Ok(true);
-    }
-    let mut listing = crate::Listing::under(&target.bucket, target.prefix());
-    listing.limit = 1;
-    loop {
-        let page = client.list(listing.clone()).await?;
-        if !page.entries.is_empty() {
-            return Ok(true);
-        }
-        if page.next_cursor.is_empty() {
-            return Ok(false);
-        }
-        listing.cursor = page.next_cursor;
-    }
 }
 
 /// Every regular file under `directory`. Links and special files are not followed or read: each is
@@ -335,7 +326,7 @@ fn walk(directory: &Path, target: &Address) -> (Vec<Job>, Vec<Failure>) {
             if meta.is_dir() {
                 waiting.push(path);
             } else if !meta.is_file() {
-                refuse("it is a link or a special file and was left out".to_owned());
+                refuse(format!("{} and was left out", special(meta.file_type())));
             } else {
                 match path.strip_prefix(directory).map_err(|_| String::new()).and_then(key_of) {
                     Ok(key) => jobs.push(Job { target: target.join(&key), size: meta.len(), source: path }),
@@ -346,6 +337,15 @@ fn walk(directory: &Path, target: &Address) -> (Vec<Job>, Vec<Failure>) {
     }
     jobs.sort_by(|a, b| a.target.key.as_bytes().cmp(b.target.key.as_bytes()));
     (jobs, failed)
+}
+
+fn special(kind: std::fs::FileType) -> &'static str {
+    match () {
+        () if kind.is_symlink() => "it is a link",
+        () if kind.is_fifo() => "it is a named pipe",
+        () if kind.is_socket() => "it is a socket",
+        () => "it is a device",
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::address::Address;
 use super::files::{Failure, run_all};
-use super::{CliError, Context};
+use super::{CliError, Context, missing};
 use crate::options::Condition;
 use crate::{ErrorCode, FileRef, Listing, v1};
 
@@ -56,6 +56,10 @@ pub(crate) async fn run(args: RmArgs, context: &Context) -> Result<(), CliError>
         // -r of a file removes it, as rm does; an empty bucket has nothing to remove.
         if jobs.len() == before && !address.is_directory() {
             jobs.push(address.file()?.to_string());
+        } else if jobs.len() == before && !address.key.is_empty() && !args.force {
+            return Err(
+                crate::DfsError::new(ErrorCode::NotFound, format!("nothing is under {address}")).into()
+            );
         }
     }
     let condition = Condition { if_version: args.if_version, if_to_version: None };
@@ -70,21 +74,25 @@ pub(crate) async fn run(args: RmArgs, context: &Context) -> Result<(), CliError>
             }
             let (client, purge, force) = (client.clone(), args.purge, args.force);
             async move {
+                let address = Address::parse(&path).map_err(|error| Failure::new(&path, error))?;
+                let shown = address.to_string();
                 match client.delete(file, condition, purge).await {
-                    Ok(done) => Ok(json!({ "path": path, "version": done.version })),
-                    Err(error) if force && error.code == ErrorCode::NotFound => Ok(json!({ "path": path })),
-                    Err(error) => Err(Failure::new(path, error.into())),
+                    Ok(done) => Ok(json!({ "path": shown, "version": done.version })),
+                    Err(error) if force && error.code == ErrorCode::NotFound => {
+                        Ok(json!({ "path": shown, "version": null }))
+                    }
+                    Err(error) => {
+                        let error =
+                            missing::explain(&client, &address, error, "use -r to delete all of it").await;
+                        Err(Failure::new(shown, error))
+                    }
                 }
             }
         },
     )
     .await;
     if let (true, Some(failure)) = (one, report.failed.pop()) {
-        let hint = CliError::from(crate::DfsError::new(
-            ErrorCode::from_word(failure.code).unwrap_or(ErrorCode::Internal),
-            failure.message,
-        ));
-        return Err(hint);
+        return Err(failure.into_error());
     }
     if one && !context.output.is_json() {
         return Ok(());
