@@ -18,6 +18,7 @@ pub mod history;
 pub mod load;
 pub mod net;
 pub mod scenarios;
+mod shapes;
 pub mod wait;
 
 pub use cluster::{Cluster, ClusterOptions, Process};

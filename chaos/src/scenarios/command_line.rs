@@ -1,7 +1,7 @@
 //! What programs read of dfsctl: the shape of every command's `--output json`, exit codes, contexts,
 //! completions and manual pages, and what fsck says when copies are missing.
 
-use std::path::Path;
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{Context, Scenario};
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::content;
+use crate::shapes::Shapes;
 use crate::wait::until;
 
 pub const COMMAND_LINE: Scenario = Scenario {
@@ -19,31 +20,55 @@ pub const COMMAND_LINE: Scenario = Scenario {
     run: command_line,
 };
 
-/// A command line and the fields of its answer, sorted. Fields may be added, never renamed or taken away.
-const SHAPES: &[(&str, &str)] = &[
-    ("bucket create shapes", "bucket_id created_at keep_ms min_ack name owner realm target"),
-    ("bucket show shapes", "bucket_id created_at keep_ms min_ack name owner realm target"),
-    ("bucket ls", "buckets"),
-    ("bucket set shapes --keep 1h", "bucket_id created_at keep_ms min_ack name owner realm target"),
-    ("stat dfs://photos/a", "chunks content_type file_id path policy size version worst_chunk"),
-    ("cp dfs://photos/a dfs://photos/b", "path size version"),
-    ("mv dfs://photos/b dfs://photos/c", "from path version"),
-    ("ls dfs://photos/", "entries"),
-    ("node ls", "nodes"),
-    ("node show n1", "address capacity chunks domain incarnation is_alive node_id state used version"),
-    (
-        "cluster status",
-        "chunks chunks_by_copies cluster_id cluster_time_ms deficits epoch_floor files leader members nodes \
-         pending_purges position term trash_bytes trash_chunks uploads",
-    ),
-    ("cluster members ls", "members"),
-    ("cluster fsck", "bytes chunk_references files files_checked files_lacking_copies files_lost"),
-    ("user ls", "users"),
-    ("user whoami", "name role"),
-    ("context ls", "contexts"),
-    ("completions bash", "script shell"),
-    ("bucket rm shapes", "name"),
+/// A row of the table in docs/dfsctl.md and a command line of that row, in an order that works. `@` is the
+/// scenario's folder, `#` the chunk of the file `a`.
+const SHOWN: &[(&str, &str)] = &[
+    ("put", "put @/a dfs://photos/a"),
+    ("put -r", "put -r @/tree dfs://photos/tree"),
+    ("get", "get dfs://photos/a @/b"),
+    ("get -r", "get -r dfs://photos/tree @/fetched"),
+    ("ls", "ls"),
+    ("ls dfs://BUCKET/", "ls dfs://photos/"),
+    ("stat", "stat dfs://photos/a"),
+    ("stat", "stat dfs://photos/tree/small"),
+    ("stat --versions", "stat --versions dfs://photos/a"),
+    ("cp", "cp dfs://photos/a dfs://photos/b"),
+    ("cp -r", "cp -r dfs://photos/tree dfs://photos/copy"),
+    ("mv", "mv dfs://photos/b dfs://photos/c"),
+    ("rm", "rm dfs://photos/tree/small"),
+    ("rm", "rm -r dfs://photos/copy"),
+    ("stat --deleted", "stat --deleted dfs://photos/tree/small"),
+    ("bucket create", "bucket create shapes"),
+    ("bucket show", "bucket show shapes"),
+    ("bucket ls", "bucket ls"),
+    ("bucket set", "bucket set shapes --keep 1h"),
+    ("bucket rm", "bucket rm shapes"),
+    ("node ls", "node ls"),
+    ("node show", "node show n1"),
+    ("cluster status", "cluster status"),
+    ("cluster members ls", "cluster members ls"),
+    ("cluster feature-level", "cluster feature-level"),
+    ("chunk put", "chunk put --plan @/plan.json --index 0 @/a"),
+    ("chunk locations", "chunk locations # --file dfs://photos/a"),
+    ("user add", "user add ann --key-file @/ann.key"),
+    ("user ls", "user ls"),
+    ("user whoami", "user whoami"),
+    ("bench small-write", "bench small-write --count 20 --no-raw --clean"),
+    ("bench rest-list", "bench rest-list --count 20"),
+    ("pki init", "pki init @/pki --metadata m1=localhost --chunk-server n1=localhost"),
+    ("explain", "explain"),
+    ("explain CODE", "explain not_found"),
+    ("dev status", "dev status --data-dir %"),
+    ("context add", "context add shown %/dfsctl.toml"),
+    ("context use", "context use shown"),
+    ("context ls", "context ls"),
+    ("context rm", "context rm shown"),
+    ("completions", "completions bash"),
+    ("man", "man @/man"),
 ];
+
+/// Rows that have no line above: fsck comes at the end, and what `node remove` takes away is needed until then.
+const NOT_SHOWN: &[&str] = &["cluster fsck", "node remove"];
 
 /// Wrong inputs and the exit codes that scripts ask for.
 const REFUSED: &[(&str, i32)] = &[
@@ -52,6 +77,11 @@ const REFUSED: &[(&str, i32)] = &[
     ("bucket create photos", 4),
     ("bucket rm photos", 4),
     ("cp dfs://photos/a nowhere", 2),
+    ("put -r . dfs://nowhere/", 3),
+    ("get dfs://photos/tree elsewhere", 3),
+    ("get -r dfs://photos/none/ elsewhere", 3),
+    ("cp -r dfs://photos/none/ dfs://photos/some", 3),
+    ("rm -r dfs://photos/none/", 3),
     ("mv --no-clobber dfs://photos/a dfs://photos/c", 4),
     ("node show n9", 3),
     ("context use nobody", 3),
@@ -75,17 +105,7 @@ fn command_line(context: &Context) -> Result<()> {
     cluster.dfsctl(["bucket", "create", "photos"])?;
     let local = folder.join("a");
     content::write_file(&local, context.seed, "a", 100_000)?;
-    cluster.dfsctl([Path::new("put"), &local, Path::new("dfs://photos/a")])?;
-
-    for (line, fields) in SHAPES {
-        let output = dfsctl(line).args(["--output", "json"]).output()?;
-        ensure!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let answer: Value = serde_json::from_str(&text).with_context(|| format!("{line}: {text}"))?;
-        for field in fields.split_whitespace() {
-            ensure!(answer.get(field).is_some(), "{line} says no {field}: {answer}");
-        }
-    }
+    shapes(&cluster, &dfsctl)?;
     for (line, code) in REFUSED {
         let output = dfsctl(line).args(["--output", "json"]).output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -102,6 +122,49 @@ fn command_line(context: &Context) -> Result<()> {
     let always = dfsctl("node ls --color always").output()?.stdout;
     ensure!(always.contains(&0x1b), "no colour though asked for");
     missing_copies(&cluster)
+}
+
+/// Every row of the documented table has a command that was run and printed just that.
+fn shapes(cluster: &Cluster, dfsctl: &impl Fn(&str) -> Command) -> Result<()> {
+    let (folder, data) = (cluster.scratch(), cluster.data_dir());
+    let shapes = Shapes::documented()?;
+    for name in ["small", "other"] {
+        std::fs::create_dir_all(folder.join("tree"))?;
+        std::fs::write(folder.join("tree").join(name), name)?;
+    }
+    let mut chunk = String::new();
+    let mut rows = BTreeSet::new();
+    for (row, line) in SHOWN {
+        if *row == "chunk put" {
+            let order = r#"curl -X POST -d {"path":"/photos/planned","size":100000} /init_upload"#;
+            let plan = dfsctl(order).output()?;
+            ensure!(plan.status.success(), "{order}: {}", String::from_utf8_lossy(&plan.stderr));
+            std::fs::write(folder.join("plan.json"), plan.stdout)?;
+        }
+        let line = line.replace('@', &folder.display().to_string());
+        let line = line.replace('%', &data.display().to_string()).replace('#', &chunk);
+        let answer =
+            printed(dfsctl(&line).args(["--output", "json"]).output()?).with_context(|| line.clone())?;
+        shapes.check(shapes.of(row)?, &answer, &[]).with_context(|| format!("{line}: {answer}"))?;
+        if let Some(id) = answer["worst_chunk"]["chunk_id"].as_str() {
+            chunk = id.to_owned();
+        }
+        rows.insert(*row);
+    }
+    let fsck = printed(cluster.command(["cluster", "fsck", "--output", "json"]).output()?)?;
+    shapes.check(shapes.of("cluster fsck")?, &fsck, &[])?;
+    rows.extend(NOT_SHOWN);
+    for (commands, fields) in &shapes.rows {
+        let shown = fields.starts_with('(') || commands.iter().any(|command| rows.contains(command.as_str()));
+        ensure!(shown, "no command of the row {commands:?} was run");
+    }
+    Ok(())
+}
+
+fn printed(output: std::process::Output) -> Result<Value> {
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
 }
 
 /// Two names, one current; neither needs DFSCTL_CONFIG, which goes before them.
@@ -136,7 +199,10 @@ fn missing_copies(cluster: &Cluster) -> Result<()> {
         until("what fsck finds", Duration::from_secs(40), || {
             let (found, census) = fsck()?;
             ensure!(found == Some(code), "{found:?}, not {code}: {census}");
-            ensure!(census["files"][0]["present"] == present && census["files_checked"] == 2, "{census}");
+            ensure!(
+                census["files"][0]["present"] == present && census["files_lacking_copies"] == 2,
+                "{census}"
+            );
             Ok(())
         })
     };

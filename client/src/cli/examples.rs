@@ -78,6 +78,36 @@ mod tests {
         inner.for_each(|inner| leaves(inner, &path, without, seen));
     }
 
+    fn names(command: &Command, path: &[&str], all: &mut Vec<String>) {
+        let mut inner = command.get_subcommands().filter(|inner| inner.get_name() != "help").peekable();
+        if inner.peek().is_none() || (!path.is_empty() && !command.is_subcommand_required_set()) {
+            all.push(path.join(" "));
+        }
+        inner.for_each(|inner| names(inner, &[path, &[inner.get_name()]].concat(), all));
+    }
+
+    /// docs/dfsctl.md says what each command prints as JSON; the scenario `command-line` holds it to that.
+    #[test]
+    fn what_every_command_prints_is_documented() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/dfsctl.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let first_cells = page.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+        let documented: Vec<&str> =
+            first_cells.flat_map(|cell| cell.split(", ")).map(|name| name.trim_matches(['`', ' '])).collect();
+        let mut all = Vec::new();
+        names(&super::super::command(), &[], &mut all);
+        let is = |row: &str, name: &str| row == name || row.starts_with(&format!("{name} "));
+        for name in &all {
+            assert!(documented.iter().any(|row| is(row, name)), "docs/dfsctl.md has no row for {name}");
+        }
+        for row in documented {
+            assert!(
+                all.iter().any(|name| is(row, name)),
+                "docs/dfsctl.md tells of {row}, which is no command"
+            );
+        }
+    }
+
     #[test]
     fn every_command_has_an_example() {
         let (mut without, mut seen) = (Vec::new(), 0);
