@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dfs_proto::v1;
 use dfs_types::{DfsError, ErrorCode};
@@ -25,7 +26,7 @@ use super::machine::{Machine, MetadataMachine};
 use super::marks::{self, Conscience, Marks};
 use super::membership::Membership;
 use super::network::Network;
-use super::open::{OpenError, open};
+use super::open::{OpenError, Opened, mark_lost, open};
 use super::peers::Peers;
 use super::proposer::{Proposer, not_leader};
 use super::reader::Reader;
@@ -34,7 +35,7 @@ use super::service::{Local, RaftService};
 use super::state_machine::StateMachine;
 use super::state_store::{Progress, StateStore};
 use super::types::{Raft, RaftMetrics};
-use crate::kv::StateView;
+use crate::kv::{StateView, StoreOptions};
 use crate::space::is_short;
 
 /// The handle to this server's part in the group: cheap to clone. Dropping the last one ends it.
@@ -63,6 +64,9 @@ impl Drop for Inner {
     }
 }
 
+/// For two databases that were just opened to be closed again; the next start finds the mark if it is longer.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
 /// Consensus could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -89,6 +93,42 @@ fn config(settings: &RaftSettings) -> Result<Arc<Config>, StartError> {
     config.validate().map(Arc::new).map_err(|error| StartError::Settings(error.to_string()))
 }
 
+/// Opens the data directory and starts Raft on it, which first applies again what was committed and may not
+/// be in the state. That reads parts of the state that nobody looked at yet: damage found there is dealt with
+/// like damage found at opening, or each start would end at the same place, with no command that helps.
+async fn open_and_replay(
+    settings: &RaftSettings,
+    machine: Arc<dyn Machine>,
+    network: impl Fn(&StoreOptions) -> Network,
+) -> Result<(Opened, Raft), StartError> {
+    let config = config(settings)?;
+    let mut blank = false;
+    loop {
+        let (opening, machine) = (settings.clone(), Arc::clone(&machine));
+        let opened = tokio::task::spawn_blocking(move || open(&opening, machine))
+            .await
+            .map_err(|panic| StartError::Raft(panic.to_string()))??;
+        let state_machine = StateMachine::new(Arc::clone(&opened.state), Arc::clone(&settings.space));
+        let raft_id = opened.identity.raft_id;
+        let (config, network) = (Arc::clone(&config), network(&opened.options));
+        let error = match Raft::new(raft_id, config, network, opened.log.clone(), state_machine).await {
+            Ok(raft) => return Ok((opened, raft)),
+            Err(error) => StartError::Raft(error.to_string()),
+        };
+        let damage = opened.options.damage.watch().borrow().clone();
+        let Some(why) = damage.filter(|_| !blank) else { return Err(error) };
+        blank = true;
+        mark_lost(&settings.data_dir, &why)
+            .map_err(|error| OpenError::Io(settings.data_dir.clone(), error))?;
+        let Opened { log, state, mut closed, .. } = opened;
+        drop((log, state));
+        // What Raft held of them may be let go a moment later.
+        if tokio::time::timeout(CLOSE_LIMIT, closed.recv()).await.is_err() {
+            return Err(error);
+        }
+    }
+}
+
 impl Consensus {
     /// Opens the data directory and takes part in whatever cluster it belongs to. `pool` dials with
     /// this server's certificate. Serve [`Self::raft_service`] before calling [`Self::form_cluster`].
@@ -102,27 +142,18 @@ impl Consensus {
         pool: ChannelPool,
         machine: Arc<dyn Machine>,
     ) -> Result<Self, StartError> {
-        let config = config(&settings)?;
-        let opening = settings.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&opening, machine))
-            .await
-            .map_err(|panic| StartError::Raft(panic.to_string()))??;
-        let raft_id = opened.identity.raft_id;
-        let (state, log) = (opened.state, opened.log);
         let peers = Peers::new(pool);
-        let options = opened.options;
         let marks = Arc::new(Marks::open(settings.data_dir.clone()));
         let (order, leaving) = (Order::default(), Leaving::default());
-        let network = Network {
+        let network = |options: &StoreOptions| Network {
             peers: peers.clone(),
             order: order.clone(),
             marks: Arc::clone(&marks),
             options: options.clone(),
         };
-        let state_machine = StateMachine::new(Arc::clone(&state), Arc::clone(&settings.space));
-        let raft = Raft::new(raft_id, config, network, log.clone(), state_machine)
-            .await
-            .map_err(|error| StartError::Raft(error.to_string()))?;
+        let (opened, raft) = open_and_replay(&settings, machine, network).await?;
+        let Opened { identity, log, state, options, closed } = opened;
+        let raft_id = identity.raft_id;
         tracing::info!(raft_id, name = settings.name, "consensus started");
 
         let heard = Heard::default();
@@ -196,7 +227,7 @@ impl Consensus {
             order,
             leaving,
         });
-        let closed = tokio::sync::Mutex::new(opened.closed);
+        let closed = tokio::sync::Mutex::new(closed);
         let inner = Inner { local, peers, proposer, reader, membership, leadership, rooms, tasks, closed };
         Ok(Self { inner: Arc::new(inner) })
     }

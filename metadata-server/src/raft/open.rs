@@ -182,7 +182,8 @@ fn open_parts(
 ) -> Result<Parts, Trouble> {
     let lost = |why: String| Err(Trouble::Lost(why));
     if dir.join(LOST_MARK).exists() {
-        return lost("it found out while it ran that its log had gone back".into());
+        let why = fs::read_to_string(dir.join(LOST_MARK)).unwrap_or_default();
+        return lost(format!("it found out while it ran: {why}"));
     }
     for part in ["log", "slots", "state"] {
         if !dir.join(part).exists() {

@@ -5,13 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dfs_types::ClusterId;
+use dfs_types::{ClusterId, NodeId, SystemClock};
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::{EntryPayload, LeaderId, Membership, RaftLogReader};
 use tempfile::TempDir;
+use transport::{Authority, ChannelPool, Dialer, Identity, Role, Tls};
 
 use super::toy::{Toy, tick, total};
 use crate::raft::api::RaftSettings;
+use crate::raft::consensus::Consensus;
 use crate::raft::log_store::LogStore;
 use crate::raft::open::{OpenError, Opened, mark_lost, open};
 use crate::raft::state_machine::StateMachine;
@@ -241,6 +243,43 @@ async fn a_member_that_noticed_its_loss_does_not_keep_its_id() {
     let raft_id = home.fill(3).await;
     mark_lost(home.dir.path(), "a test").unwrap();
     assert_ne!(home.open().identity.raft_id, raft_id);
+}
+
+/// Entries that were committed and not yet applied are applied at the start, and need a row whose block is
+/// rotten: each start ended there, with an error that no command helped against.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_replay_meets_gives_a_new_id() {
+    let home = Home::new();
+    let raft_id = home.fill(3).await;
+    let opened = home.open();
+    opened.log.clone().save_committed(Some(id(1, 5))).await.unwrap();
+    shut(opened).await;
+    // An opening writes what the log of the database before it had into tables.
+    shut(home.open()).await;
+    let flipped = fs::read_dir(home.path("state/db-1")).unwrap().filter(|file| {
+        let path = file.as_ref().unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        let found = bytes.windows(5).position(|row| row == b"total");
+        let found = found.filter(|_| path.extension().is_some_and(|end| end == "sst"));
+        if let Some(at) = found {
+            bytes[at] ^= 1;
+            fs::write(path, bytes).unwrap();
+        }
+        found.is_some()
+    });
+    assert_eq!(flipped.count(), 1);
+    let cluster = home.settings().cluster;
+    let authority = Authority::create(cluster, &SystemClock::new()).unwrap();
+    let name = Identity::new(cluster, Role::MetadataServer, NodeId::new("m1").unwrap());
+    let issued = authority.issue(&name, &[], &SystemClock::new()).unwrap();
+    let (ca, cert, key) = (authority.cert_pem(), &issued.cert_pem, &issued.key_pem);
+    let tls = Tls::server(ca.as_bytes(), cert.as_bytes(), key.as_bytes()).unwrap();
+    let pool = ChannelPool::new(Dialer::new(tls));
+    let consensus = Consensus::start_with(home.settings(), pool, Arc::new(Toy)).await.unwrap();
+    assert_ne!(consensus.me().raft_id, raft_id);
+    assert_eq!(total(&consensus.local_view().unwrap()), 0);
+    assert!(home.path("damaged/state").exists());
+    consensus.close().await;
 }
 
 #[tokio::test]
