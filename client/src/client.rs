@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::awake::Awake;
 use crate::dial::Dials;
 use crate::longest::Longest;
 use crate::rpc::Rpc;
@@ -22,6 +23,7 @@ pub(crate) struct Inner {
     pub rpc: Rpc,
     pub dials: Dials,
     pub longest: Longest,
+    pub awake: Awake,
 }
 
 impl Client {
@@ -32,10 +34,11 @@ impl Client {
     /// `invalid_argument` when the configuration cannot be used.
     pub async fn connect(config: Config) -> Result<Self> {
         let longest = Longest::default();
-        let rpc = Rpc::new(&config, longest.clone())?;
+        let awake = Awake::watch();
+        let rpc = Rpc::new(&config, longest.clone(), awake.clone())?;
         let dials = Dials::new(&config)?;
         let memory_bytes = config.memory_bytes;
-        Ok(Self { memory_bytes, inner: Arc::new(Inner { config, rpc, dials, longest }) })
+        Ok(Self { memory_bytes, inner: Arc::new(Inner { config, rpc, dials, longest, awake }) })
     }
 
     /// A client by a `dfsctl.toml`.

@@ -30,7 +30,8 @@ pub struct Config {
     pub api_key: Zeroizing<String>,
     /// Longest a call without file content may take, all retries included.
     pub operation_deadline: Duration,
-    /// Longest a transfer waits for one chunk or one metadata call to get through.
+    /// Longest a transfer waits for one chunk or one metadata call to get through. Time in which this
+    /// process was stopped (Ctrl-Z) does not count.
     pub transfer_patience: Duration,
     /// File content one transfer may hold in memory, in bytes.
     pub memory_bytes: u64,

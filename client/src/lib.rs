@@ -29,6 +29,7 @@
 //! `unknown_outcome` means that a change may or may not have happened: look, then decide.
 
 mod api;
+mod awake;
 pub mod cli;
 mod client;
 pub mod config;

@@ -9,11 +9,12 @@ use dfs_proto::v1;
 use dfs_proto::v1::metadata_client::MetadataClient;
 use dfs_types::ids::hex;
 use dfs_types::{DfsError, Entropy, ErrorCode, OsEntropy};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::awake::{Awake, Deadline};
 use crate::dial::Dials;
 use crate::longest::Longest;
 use crate::outgoing::{call_name, outgoing};
@@ -65,10 +66,11 @@ pub(crate) struct Rpc {
     seen: AtomicU64,
     authorization: MetadataValue<Ascii>,
     longest: Longest,
+    awake: Awake,
 }
 
 impl Rpc {
-    pub fn new(config: &Config, longest: Longest) -> Result<Self> {
+    pub fn new(config: &Config, longest: Longest, awake: Awake) -> Result<Self> {
         if config.metadata.is_empty() {
             return Err(DfsError::new(ErrorCode::InvalidArgument, "no metadata address is configured"));
         }
@@ -83,6 +85,7 @@ impl Rpc {
             seen: AtomicU64::new(0),
             authorization,
             longest,
+            awake,
         })
     }
 
@@ -106,7 +109,7 @@ impl Rpc {
     {
         let _timing = self.longest.time();
         let id = hex(&OsEntropy.array::<16>());
-        let (answer, _) = self.attempts(dials, Instant::now() + patience, &id, request, &method).await;
+        let (answer, _) = self.attempts(dials, &self.awake.deadline(patience), &id, request, &method).await;
         answer
     }
 
@@ -127,10 +130,10 @@ impl Rpc {
         Fut: Future<Output = std::result::Result<Response<A>, Status>>,
     {
         let _timing = self.longest.time();
-        let deadline = Instant::now() + patience;
+        let deadline = self.awake.deadline(patience);
         // A request that claims to have seen nothing would be refused by a cluster with a history.
         if self.seen.load(Ordering::Relaxed) == 0 {
-            self.learn_position(dials, deadline).await?;
+            self.learn_position(dials, &deadline).await?;
         }
         let mut redrawn = false;
         loop {
@@ -141,12 +144,12 @@ impl Rpc {
             };
             let request = build(mutation);
             let (answer, ambiguous) =
-                self.attempts(dials, deadline, &hex(&request_id), request, &method).await;
+                self.attempts(dials, &deadline, &hex(&request_id), request, &method).await;
             match answer {
                 // Never run under this id, nor by an attempt before: a new id is safe, once.
                 Err(error) if error.code == ErrorCode::RequestTooOld && !ambiguous && !redrawn => {
                     redrawn = true;
-                    self.learn_position(dials, deadline).await?;
+                    self.learn_position(dials, &deadline).await?;
                 }
                 Err(error)
                     if ambiguous && (error.is_retryable() || error.code == ErrorCode::RequestTooOld) =>
@@ -161,7 +164,7 @@ impl Rpc {
         }
     }
 
-    async fn learn_position(&self, dials: &Dials, deadline: Instant) -> Result<()> {
+    async fn learn_position(&self, dials: &Dials, deadline: &Deadline) -> Result<()> {
         let id = hex(&OsEntropy.array::<16>());
         let request = v1::ListBucketsRequest { cursor: String::new(), limit: 1 };
         let method = |mut client: Metadata, request| async move { client.list_buckets(request).await };
@@ -178,7 +181,7 @@ impl Rpc {
     async fn attempts<Q, A, F, Fut>(
         &self,
         dials: &Dials,
-        deadline: Instant,
+        deadline: &Deadline,
         request_id: &str,
         request: Q,
         method: &F,
@@ -195,7 +198,7 @@ impl Rpc {
         loop {
             let place = self.current.load(Ordering::Relaxed);
             let address = &self.addresses[place % self.addresses.len()];
-            let time = attempt_time(attempt, deadline.saturating_duration_since(Instant::now()));
+            let time = attempt_time(attempt, deadline.remaining());
             let error = match dials.metadata(address) {
                 Err(error) => error,
                 Ok(channel) => {
@@ -228,7 +231,7 @@ impl Rpc {
             let _ = self.current.compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed);
             tracing::debug!(address, request_id, attempt, code = %error.code, error = %error.message, "call failed");
             let pause = backoff.pause();
-            if Instant::now() + pause >= deadline {
+            if pause >= deadline.remaining() {
                 let error = error.context(format!("metadata server {address} (attempt {attempt})"));
                 return (Err(error), ambiguous);
             }

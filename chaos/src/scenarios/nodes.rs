@@ -2,7 +2,8 @@
 
 use std::path::Path;
 use std::process::Child;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -35,6 +36,8 @@ pub const REMOVE_DEAD_NODE: Scenario = Scenario {
 
 const MIB: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than a transfer's patience (30 s), which once ran out while the put was stopped.
+const STOPPED_FOR: Duration = Duration::from_secs(33);
 
 fn put(cluster: &Cluster, seed: u64, label: &str, length: u64) -> Result<()> {
     let source = cluster.scratch().join(label);
@@ -102,6 +105,7 @@ fn orphans_collected(context: &Context) -> Result<()> {
     killed.wait()?;
     let stopped = put_under_way(&cluster, context.seed, "stopped", STOPPED, 10 * MIB)?;
     signal(&stopped, Signal::STOP)?;
+    let stopped_at = Instant::now();
     let left = disks::copies(&cluster, &[])?.len() - kept.len();
     ensure!(left > 3, "only {left} chunks of unfinished uploads on the disks");
 
@@ -117,7 +121,9 @@ fn orphans_collected(context: &Context) -> Result<()> {
     // Were these receipts taken, the file would have no bytes at all.
     let stale = json!({"upload_id": asleep["upload_id"], "chunks": [&receipts]});
     curl.commit_refused(&stale, 409, "chunks_missing")?;
-    // The stopped put has such receipts too. It goes on, sends again what is gone, and loses nothing.
+    // The stopped put has such receipts too. It goes on, sends again what is gone, and loses nothing; also when it
+    // was stopped for longer than it waits for an answer: no one failed to answer meanwhile.
+    thread::sleep(STOPPED_FOR.saturating_sub(stopped_at.elapsed()));
     signal(&stopped, Signal::CONT)?;
     checked("the put that was stopped", stopped.wait_with_output()?)
         .with_context(|| cluster.log_tails(12))?;

@@ -115,7 +115,7 @@ pub(crate) async fn deliver(upload: &Upload, wish: Wish<'_>) -> Result<Vec<Bytes
     let _timing = upload.client.inner.longest.time();
     let (target, min_ack) = (upload.policy.target as usize, upload.policy.min_ack as usize);
     let start = Instant::now();
-    let deadline = start + upload.client.patience();
+    let deadline = upload.client.inner.awake.deadline(upload.client.patience());
     let mut backoff = Backoff::new();
     let mut receipts: Vec<Bytes> = Vec::new();
     let mut holders: BTreeSet<String> = BTreeSet::new();
@@ -178,7 +178,7 @@ pub(crate) async fn deliver(upload: &Upload, wish: Wish<'_>) -> Result<Vec<Bytes
                 Err(error) => return Err(error),
             };
         let pause = backoff.pause();
-        if Instant::now() + pause >= deadline {
+        if pause >= deadline.remaining() {
             return if holders.len() >= min_ack { Ok(receipts) } else { Err(error) };
         }
         sleep(pause).await;
