@@ -1,13 +1,18 @@
-//! `chaos list` and `chaos run NAME [--seed N]`: scenarios by hand.
+//! `chaos list` and `chaos run NAME [--seed N]`: scenarios by hand. `chaos test`: as a suite.
+
+mod suite;
 
 use std::process::ExitCode;
 
 use chaos::{Context, SCENARIOS};
 use clap::{Parser, Subcommand};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// Runs fault scenarios on clusters of real processes.
 #[derive(Parser)]
-#[command(after_help = "Examples:\n  chaos list\n  chaos run kill-leader-mid-put --seed 7")]
+#[command(
+    after_help = "Examples:\n  chaos list\n  chaos run kill-leader-mid-put --seed 7\n  chaos test flipped --seed 1"
+)]
 struct Args {
     #[command(subcommand)]
     command: Commands,
@@ -23,6 +28,16 @@ enum Commands {
         /// The same seed gives the same content and choices; drawn and printed if absent.
         #[arg(long)]
         seed: Option<u64>,
+        /// End when the process that started this one does.
+        #[arg(long, hide = true)]
+        end_with_parent: bool,
+    },
+    /// Run scenarios as tests: all, or those whose name contains a filter; counted at the end.
+    Test {
+        filters: Vec<String>,
+        /// One seed for all; each draws and prints its own if absent.
+        #[arg(long)]
+        seed: Option<u64>,
     },
 }
 
@@ -34,7 +49,12 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Commands::Run { names, seed } => {
+        Commands::Test { filters, seed } => suite::run(filters, seed),
+        Commands::Run { names, seed, end_with_parent } => {
+            if end_with_parent && let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
+                eprintln!("cannot end with the parent: {error}");
+                return ExitCode::FAILURE;
+            }
             let unknown: Vec<_> = names.iter().filter(|n| SCENARIOS.iter().all(|s| s.name != **n)).collect();
             if !unknown.is_empty() {
                 eprintln!("no scenario {unknown:?}: see `chaos list`");

@@ -71,7 +71,7 @@ pub struct Scenario {
     pub run: fn(&Context) -> Result<()>,
 }
 
-/// Every scenario. `chaos/tests/scenarios.rs` has one test for each, held to this list.
+/// Every scenario: what `chaos run` and `chaos test` know.
 pub const SCENARIOS: &[Scenario] = &[
     combined::COMBINED,
     command_line::COMMAND_LINE,
