@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dfs_proto::v1::Redundancy;
 use dfs_types::{DfsError, ErrorCode};
 use metrics::{counter, gauge, histogram};
 use server_kit::metrics::Kind::{Counter, Gauge, Histogram};
@@ -27,7 +28,7 @@ pub const METRICS: &[Metric] = &[
         "fs_replication_factor",
         Gauge,
         &["kind"],
-        "Copies that the last put made (actual) and was to make (target), from this node on",
+        "Of the whole cluster, as the leader answered the last heartbeat: copies per chunk, mean over all chunks that are referenced; actual and target. NaN while no metadata server answers",
     ),
     Metric::new(
         "fs_chunk_calls_total",
@@ -70,7 +71,7 @@ pub fn begin() {
     for kind in ["forward", "copy"] {
         let _ = histogram!("fs_replication_latency_seconds", "kind" => kind);
     }
-    copies(0, 0);
+    redundancy_unknown();
     block_cache(0, 0);
 }
 
@@ -150,10 +151,20 @@ pub fn forwarded(waited: Duration) {
     histogram!("fs_replication_latency_seconds", "kind" => "forward").record(waited);
 }
 
-/// Copies made by a put, from this node on.
-pub fn copies(actual: usize, target: usize) {
-    gauge!("fs_replication_factor", "kind" => "actual").set(actual as f64);
-    gauge!("fs_replication_factor", "kind" => "target").set(target as f64);
+/// Only the leader can tell: no node knows who else has its chunks.
+pub fn redundancy(of: &Redundancy) {
+    let chunks = of.chunks.max(1) as f64;
+    replication_factor(of.copies as f64 / chunks, of.wanted_copies as f64 / chunks);
+}
+
+/// "Not a number" is nothing to Prometheus: an old word about copies would hide that they are lost.
+pub fn redundancy_unknown() {
+    replication_factor(f64::NAN, f64::NAN);
+}
+
+fn replication_factor(actual: f64, target: f64) {
+    gauge!("fs_replication_factor", "kind" => "actual").set(actual);
+    gauge!("fs_replication_factor", "kind" => "target").set(target);
 }
 
 pub fn group_committed(changes: usize) {

@@ -227,7 +227,7 @@ fn references(kv: &dyn KvRead, counters: &v1::CountersRow) -> Found {
 /// Locations, deficits, trash.
 fn copies(kv: &dyn KvRead, counters: &v1::CountersRow) -> Found {
     let mut roster = Roster::default();
-    let mut of_seat: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    let mut of_seat: BTreeMap<u32, (u64, u64, u64)> = BTreeMap::new();
     let chunks = all::<Chunks>(kv)?;
     same("chunks", counters.chunks, chunks.len())?;
     let (mut deficits, mut trashed, mut locations) = (0, 0, 0);
@@ -240,7 +240,8 @@ fn copies(kv: &dyn KvRead, counters: &v1::CountersRow) -> Found {
         for location in &row.locations {
             locations += 1;
             let entry = of_seat.entry(location.seat).or_default();
-            *entry = (entry.0 + 1, entry.1 + row.sealed_length);
+            let in_trash = u64::from(row.trash_since != 0);
+            *entry = (entry.0 + 1, entry.1 + row.sealed_length, entry.2 + in_trash);
             let index = one::<NodeChunks>(kv, &(location.seat, *key))?;
             hold(index.is_some(), || format!("chunk {} is not listed at seat {}", key.chunk, location.seat))?;
             let seat =
@@ -279,8 +280,10 @@ fn copies(kv: &dyn KvRead, counters: &v1::CountersRow) -> Found {
     hold(all::<NodeChunks>(kv)?.len() == locations, || "chunks of a node without location".into())?;
     for (number, seat) in all::<Seats>(kv)? {
         let found = of_seat.remove(&number).unwrap_or_default();
-        let said = (seat.chunks, seat.bytes);
-        hold(found == said, || format!("seat {number} says chunks and bytes {said:?}, has {found:?}"))?;
+        let said = (seat.chunks, seat.bytes, seat.trash_chunks);
+        hold(found == said, || {
+            format!("seat {number} says chunks, bytes and chunks in trash {said:?}, has {found:?}")
+        })?;
     }
     Ok(())
 }

@@ -126,7 +126,7 @@ impl Server {
             &[CLUSTER],
         );
         if let Some(listen) = &setup.metrics_listen {
-            serve_metrics(listen, metrics.clone(), shutdown.clone()).await?;
+            serve_metrics(listen, operations.clone(), metrics.clone(), shutdown.clone()).await?;
         }
         let router = router(&operations, &health, metrics)?;
         let serving = tokio::spawn(transport::serve(
@@ -241,6 +241,7 @@ fn reflection(operations: &Operations) -> Result<Router, DfsError> {
 /// Metrics without a credential, on an address of their own that the operator chose.
 async fn serve_metrics(
     listen: &str,
+    operations: Operations,
     metrics: server_kit::metrics::Metrics,
     shutdown: Shutdown,
 ) -> Result<(), DfsError> {
@@ -248,8 +249,11 @@ async fn serve_metrics(
         .await
         .map_err(|error| DfsError::new(ErrorCode::Io, format!("metrics_listen {listen}: {error}")))?;
     let get = axum::routing::get(move || {
-        let metrics = metrics.clone();
-        async move { metrics.response() }
+        let (operations, metrics) = (operations.clone(), metrics.clone());
+        async move {
+            crate::telemetry::raft(&operations);
+            metrics.response()
+        }
     });
     let router = Router::new().route("/metrics", get);
     tokio::spawn(async move {

@@ -53,7 +53,7 @@ pub const METRICS: &[Metric] = &[
         "fs_replication_factor",
         Gauge,
         &["kind"],
-        "Leader: copies per chunk, mean over all chunks that are referenced; actual and target",
+        "Leader: copies per chunk, mean over all chunks that are referenced; actual (on nodes that are not down) and target",
     ),
     Metric::new(
         "fs_storage_used_bytes",
@@ -78,6 +78,12 @@ pub const METRICS: &[Metric] = &[
     Metric::new("fs_raft_apply_lag_entries", Gauge, &[], "Entries in the log that are not applied"),
     Metric::new("fs_raft_snapshot_index", Gauge, &[], "Last index of the latest snapshot"),
     Metric::new("fs_raft_voters", Gauge, &[], "Voters of the membership in force"),
+    Metric::new(
+        "fs_raft_replication_lag_entries",
+        Gauge,
+        &["member"],
+        "Leader, by other member: entries of the log that it has not confirmed",
+    ),
     Metric::new("fs_raft_waiting_commands", Gauge, &[], "Commands waiting for the log writer"),
     Metric::new("fs_raft_quorum_age_seconds", Gauge, &[], "Leader: since a majority last answered"),
     Metric::new("fs_raft_entry_bytes", Histogram, &[], "Size of an appended entry"),
@@ -245,9 +251,25 @@ pub fn raft(operations: &Operations) {
     gauge!("fs_raft_quorum_age_seconds").set(raft.millis_since_quorum.map_or(0.0, |ms| ms as f64 / 1e3));
     let (hits, misses) = operations.parts.consensus.block_cache();
     block_cache(hits, misses);
+    replication_lag(operations.parts.consensus.replication_lag());
     if !raft.leading {
         forget_leader();
     }
+}
+
+/// Members whose lag this member has told.
+static LAGS_TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// By name. Nothing is told any more of a member that is gone, nor of any by a former leader.
+fn replication_lag(lags: BTreeMap<String, u64>) {
+    let mut told = LAGS_TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    for gone in told.iter().filter(|name| !lags.contains_key(*name)) {
+        gauge!("fs_raft_replication_lag_entries", "member" => gone.clone()).set(f64::NAN);
+    }
+    for (member, lag) in &lags {
+        gauge!("fs_raft_replication_lag_entries", "member" => member.clone()).set(*lag as f64);
+    }
+    *told = lags.into_keys().collect();
 }
 
 /// What only a leader can tell is zero elsewhere: two members must not both seem to know.
@@ -301,13 +323,10 @@ pub async fn measure(operations: &Operations, timing: Timing) -> Result<Next, Df
         gauge!("fs_repair_queue_chunks", "class" => class).set(count as f64);
     }
     let nodes = query::nodes(&view)?;
-    let referenced = counters.chunks.saturating_sub(counters.trash_chunks).max(1) as f64;
-    let copies: u64 = nodes
-        .iter()
-        .filter(|node| matches!(node.row.state(), NodeState::Up | NodeState::Suspect | NodeState::Draining))
-        .map(|node| node.seat.chunks)
-        .sum();
-    replication_factor(copies as f64 / referenced, counters.wanted_copies as f64 / referenced);
+    let redundancy = query::redundancy(&nodes, &counters);
+    let referenced = redundancy.chunks.max(1) as f64;
+    replication_factor(redundancy.copies as f64 / referenced, redundancy.wanted_copies as f64 / referenced);
+    operations.parts.book.counted(redundancy);
     let mut by_state: BTreeMap<&str, u64> =
         ["up", "suspect", "down", "draining", "removed"].map(|state| (state, 0)).into();
     for node in &nodes {

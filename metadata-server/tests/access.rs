@@ -2,10 +2,15 @@
 
 mod support;
 
+use std::time::Duration;
+
 use dfs_proto::v1;
 use dfs_proto::v1::file_selector::By;
 use dfs_types::ErrorCode;
 use support::{Client, TestServer, code, mutation};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
 use transport::Role;
 
 async fn bucket(client: &mut Client, name: &str) -> Result<tonic::Response<v1::Bucket>, tonic::Status> {
@@ -45,6 +50,31 @@ async fn without_a_key_of_this_cluster_nothing_is_answered() {
         assert_eq!(server.rest("GET", open, None, "").await.status, 200, "{open}");
     }
     assert_eq!(server.admin().who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner().name, "admin");
+    server.stop().await;
+}
+
+/// On the address without a credential the gauges of Raft stood at 0, unless somebody asked the main port
+/// too: every leader scraped there alone looked like no leader.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_without_a_credential_are_the_same() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let server = TestServer::start_with(|settings| settings.metrics_listen = Some(address.clone())).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let leads = |line: &str| line.starts_with("fs_raft_is_leader{") && line.ends_with(" 1");
+        if answer.lines().any(leads) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{answer}");
+        tokio::task::yield_now().await;
+    }
     server.stop().await;
 }
 

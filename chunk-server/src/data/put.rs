@@ -141,7 +141,6 @@ impl DataPlane {
         let own = self.node.receipt(key.realm, grant.scope, grant.epoch, key.chunk, order.sealed_length)?;
         let mut receipts = vec![Bytes::from(own)];
         receipts.extend(forwarded.receipts);
-        telemetry::copies(receipts.len(), receipts.len() + forwarded.failures.len());
         Ok(PutResponse { receipts, failures: forwarded.failures, already_had })
     }
 }

@@ -104,6 +104,9 @@ impl Heartbeats {
         self.failures_in_a_row += 1;
         self.address = (self.address + 1) % self.membership.metadata.len();
         let round = self.failures_in_a_row.is_multiple_of(self.membership.metadata.len());
+        if round {
+            telemetry::redundancy_unknown();
+        }
         if round { self.interval } else { NEXT_ADDRESS }
     }
 
@@ -173,6 +176,9 @@ impl Heartbeats {
             return Ok(Duration::ZERO);
         }
         node.faults.told(&faults);
+        if let Some(redundancy) = &answer.redundancy {
+            telemetry::redundancy(redundancy);
+        }
         // Ready is who can be given chunks: the leader knows the room on an opened store now.
         if rebuilding {
             return Ok(WHILE_OPENING);

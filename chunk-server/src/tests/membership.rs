@@ -1,7 +1,10 @@
+use std::time::Duration;
+
 use dfs_types::ErrorCode;
 use futures::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use transport::{Dialer, Expect, Role, Tls};
 
@@ -61,6 +64,29 @@ async fn metrics_are_for_servers() {
     assert_eq!(http(cluster.client_tls(), &n1, "/metrics").await.0, 401);
     let (status, body) = http(cluster.tls(Role::MetadataServer, "m1"), &n1, "/metrics").await;
     assert!(status == 200 && body.contains("process_open_fds"), "{body}");
+}
+
+/// A node used to tell the copies of the last put as its replication factor: 1 on the last node of every
+/// chain, whatever the cluster had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_replication_factor_is_the_leaders_word() {
+    let cluster = TestCluster::start().await;
+    let n1 = cluster.node("n1").await;
+    cluster.put(&[&n1], &chunk(100, 1), 5).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let (_, body) = http(cluster.tls(Role::MetadataServer, "m1"), &n1, "/metrics").await;
+        let says = |kind: &str, value: &str| {
+            let (label, end) = (format!("kind=\"{kind}\""), format!(" {value}"));
+            let mut lines = body.lines().filter(|line| line.starts_with("fs_replication_factor{"));
+            lines.any(|line| line.contains(&label) && line.ends_with(&end))
+        };
+        if says("actual", "2.5") && says("target", "3") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{body}");
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

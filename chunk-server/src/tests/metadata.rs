@@ -8,7 +8,7 @@ use chunk_format::grant::NodeKeys;
 use dfs_proto::status::to_status;
 use dfs_proto::v1::cluster_server::{Cluster, ClusterServer};
 use dfs_proto::v1::{
-    ChunkFault, HeartbeatRequest, HeartbeatResponse, RegisterNodeRequest, RegisterNodeResponse,
+    ChunkFault, HeartbeatRequest, HeartbeatResponse, Redundancy, RegisterNodeRequest, RegisterNodeResponse,
 };
 use dfs_types::{ClusterId, DfsError, ErrorCode, Secret};
 use tokio::sync::watch;
@@ -127,6 +127,7 @@ impl Cluster for FakeMetadata {
             register_again,
             position: 1 << 16,
             interval_ms: 20,
+            redundancy: Some(Redundancy { chunks: 4, copies: 10, wanted_copies: 12 }),
         }))
     }
 }

@@ -19,7 +19,7 @@ pub use chunks::{ChunkView, CopyView, WorstChunk, chunk, chunk_of_version, worst
 pub use cluster::{applied, clock, cluster, counters, position_at, state_hash};
 pub use files::{FileView, find_by_id, find_by_path, find_file, head, history, versions_page};
 pub use list::{ListPage, ListParams, Listed, list};
-pub use nodes::{NodeView, node, node_by_incarnation, nodes, nodes_to_recheck};
+pub use nodes::{NodeView, node, node_by_incarnation, nodes, nodes_to_recheck, redundancy};
 pub use principals::{principal, principal_by_key_hash, principal_by_name, principals_page};
 pub use read::{Window, WindowChunk, inline, window};
 pub use uploads::{upload, upload_entries, upload_for};

@@ -35,6 +35,21 @@ fn with_seat(kv: &dyn KvRead, row: v1::NodeRow) -> Result<NodeView, DfsError> {
     Ok(NodeView { row, seat })
 }
 
+/// Copies of all chunks that are referenced, on nodes that are not down, beside what is wanted. Chunks in trash
+/// have copies too, which nobody wants: they do not count.
+pub fn redundancy(nodes: &[NodeView], counters: &v1::CountersRow) -> v1::Redundancy {
+    let there = |node: &&NodeView| {
+        matches!(node.row.state(), v1::NodeState::Up | v1::NodeState::Suspect | v1::NodeState::Draining)
+    };
+    let copies =
+        nodes.iter().filter(there).map(|node| node.seat.chunks.saturating_sub(node.seat.trash_chunks));
+    v1::Redundancy {
+        chunks: counters.chunks.saturating_sub(counters.trash_chunks),
+        copies: copies.sum(),
+        wanted_copies: counters.wanted_copies,
+    }
+}
+
 /// The seat of an incarnation, with its number.
 pub fn node_by_incarnation(
     kv: &dyn KvRead,

@@ -17,8 +17,14 @@ mod tests {
 
     #[test]
     fn rows() {
-        let row = v1::SeatRow { node_id: "n1".into(), since: 65536, chunks: 2, ..Default::default() };
-        golden::<Seats>(1, row, "6100000001", "010a026e31188080042002");
+        let row = v1::SeatRow {
+            node_id: "n1".into(),
+            since: 65536,
+            chunks: 2,
+            trash_chunks: 1,
+            ..Default::default()
+        };
+        golden::<Seats>(1, row, "6100000001", "010a026e311880800420025001");
         golden::<SeatsByIncarnation>(
             Incarnation([6; 16]),
             v1::PositionRow { position: 1 },

@@ -109,26 +109,36 @@ pub(crate) fn settle(
 
     let had: BTreeSet<u32> = old.locations.iter().map(|location| location.seat).collect();
     let has: BTreeSet<u32> = row.locations.iter().map(|location| location.seat).collect();
+    let was_in_trash = old.trash_since != 0;
+    let in_trash = after.is_some() && row.refs.is_empty();
     for seat in had.difference(&has) {
         ctx.delete::<NodeChunks>(&(*seat, key));
         let seat = ctx.seat(*seat)?;
         lower(&mut seat.chunks, 1);
         lower(&mut seat.bytes, old.sealed_length);
+        lower(&mut seat.trash_chunks, u64::from(was_in_trash));
     }
     for seat in has.difference(&had) {
         ctx.put::<NodeChunks>(&(*seat, key), &());
         let seat = ctx.seat(*seat)?;
         seat.chunks += 1;
         seat.bytes += row.sealed_length;
+        seat.trash_chunks += u64::from(in_trash);
+    }
+    if was_in_trash != in_trash {
+        for seat in had.intersection(&has) {
+            let seat = ctx.seat(*seat)?;
+            lower(&mut seat.trash_chunks, u64::from(was_in_trash));
+            seat.trash_chunks += u64::from(in_trash);
+        }
     }
 
-    let in_trash = after.is_some() && row.refs.is_empty();
-    if old.trash_since != 0 && !in_trash {
+    if was_in_trash && !in_trash {
         ctx.delete::<Trash>(&(old.trash_since, key));
         lower(&mut ctx.count().trash_chunks, 1);
         lower(&mut ctx.count().trash_bytes, old.sealed_length);
         row.trash_since = 0;
-    } else if old.trash_since == 0 && in_trash {
+    } else if !was_in_trash && in_trash {
         row.trash_since = ctx.position;
         let cluster_ms = ctx.clock.cluster_ms;
         ctx.put::<Trash>(&(row.trash_since, key), &v1::TrashRow { cluster_ms });

@@ -107,6 +107,7 @@ struct Book {
     faults: BTreeSet<(NodeId, ChunkKey)>,
     walk_wishes: BTreeSet<NodeId>,
     holders: Holders,
+    redundancy: Option<v1::Redundancy>,
 }
 
 /// Cheap to clone; all clones are one book.
@@ -187,6 +188,15 @@ impl NodeBook {
         life.index_rebuilding = heartbeat.index_rebuilding;
         life.streams = heartbeat.streams;
         true
+    }
+
+    /// What the leader counted last; heartbeats are answered with it.
+    pub fn redundancy(&self) -> Option<v1::Redundancy> {
+        self.lock().redundancy
+    }
+
+    pub fn counted(&self, redundancy: v1::Redundancy) {
+        self.lock().redundancy = Some(redundancy);
     }
 
     /// The node itself found a chunk missing or damaged.

@@ -388,6 +388,24 @@ impl Consensus {
         }
     }
 
+    /// By the name of each other member, voters and learners: entries of this leader's log that it has not
+    /// confirmed. Empty where this member does not lead.
+    pub fn replication_lag(&self) -> BTreeMap<String, u64> {
+        let metrics = self.metrics();
+        let Some(confirmed) = metrics.replication.filter(|_| self.inner.leadership.borrow().leading) else {
+            return BTreeMap::new();
+        };
+        let entries = |last: Option<u64>| last.map_or(0, |index| index + 1);
+        let all = entries(metrics.last_log_index);
+        let members = metrics.membership_config.membership().nodes();
+        let others = members.filter(|(raft_id, _)| **raft_id != metrics.id);
+        let lag = others.filter_map(|(raft_id, node)| {
+            let confirmed = confirmed.get(raft_id)?.map(|id| id.index);
+            Some((node.name.clone(), all.saturating_sub(entries(confirmed))))
+        });
+        lag.collect()
+    }
+
     /// Whether this member found its own database damaged: it stops as soon as the others can do
     /// without it.
     pub fn is_damaged(&self) -> bool {

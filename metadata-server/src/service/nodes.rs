@@ -270,6 +270,7 @@ impl Session {
             register_again: !heard,
             position: view.position().0,
             interval_ms: self.parts().node_heartbeat_ms,
+            redundancy: self.parts().book.redundancy(),
         })
     }
 }

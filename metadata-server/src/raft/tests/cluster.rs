@@ -255,9 +255,18 @@ async fn three_members_survive_their_leader_and_it_comes_back() {
     let members = group.at(&new).members().await;
     let reachable: Vec<_> = members.iter().filter(|m| m.reachable).map(|m| m.member.name.clone()).collect();
     assert_eq!((members.len(), reachable.len()), (3, 2));
+    let lag = group.at(&new).replication_lag();
+    let names: Vec<_> = group.seats.keys().filter(|name| **name != new).collect();
+    assert_eq!(lag.keys().collect::<Vec<_>>(), names, "all others, not itself");
+    assert!(lag[&old] > 0, "it cannot have the last entry: {lag:?}");
+    let other = group.running.keys().find(|name| **name != new).unwrap();
+    assert!(group.at(other).replication_lag().is_empty(), "only a leader can tell");
 
     group.start(&old).await;
     group.agree().await;
+    let mut told = group.at(&new).raft_metrics();
+    let caught_up = told.wait_for(|_| group.at(&new).replication_lag().values().all(|lag| *lag == 0));
+    timeout(PATIENCE, caught_up).await.expect("all have confirmed everything").unwrap();
     assert_eq!(group.read_total().await, 1210);
     group.end().await;
 }
