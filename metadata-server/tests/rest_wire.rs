@@ -65,6 +65,51 @@ async fn framing_that_does_not_add_up_ends_the_connection() {
     server.stop().await;
 }
 
+/// The parser takes a bare LF for the end of a line; a machine in front may not, and see other headers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bare_line_feed_ends_the_connection() {
+    let server = TestServer::start().await;
+    let key = &server.admin_key;
+    let fields = format!("host: x\r\nauthorization: Bearer {key}\r\n");
+    let hidden = format!("DELETE /buckets/kept HTTP/1.1\r\n{fields}\r\n");
+    let body = "{\n\"name\":\n\"kept\"\n}\n";
+    let made = format!("POST /buckets HTTP/1.1\r\n{fields}content-length: {}\r\n\r\n{body}", body.len());
+    let answer =
+        say(&server, &format!("{made}GET /health HTTP/1.1\r\nconnection: close\r\n\r\n")).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201") && answer.contains("HTTP/1.1 200"), "LF in a body: {answer}");
+    for (what, text) in [
+        ("after the request line", format!("GET /whoami HTTP/1.1\n{fields}\r\n")),
+        ("after a header", format!("GET /whoami HTTP/1.1\r\n{fields}x: y\n\r\n")),
+        ("at the end of the head", format!("GET /whoami HTTP/1.1\r\n{fields}\n")),
+        ("everywhere", format!("GET /whoami HTTP/1.1\n{}\n", fields.replace('\r', ""))),
+        ("before the request", format!("\nGET /whoami HTTP/1.1\r\n{fields}\r\n")),
+        (
+            "a length hides behind it",
+            format!(
+                "POST /files HTTP/1.1\r\n{fields}x: y\ncontent-length: 0\r\ncontent-length: 2\r\n\r\n{{}}"
+            ),
+        ),
+        (
+            "chunks hide behind it, and a request behind them",
+            format!(
+                "POST /files HTTP/1.1\r\n{fields}x: y\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
+            ),
+        ),
+        ("a bare CR", format!("GET /whoami HTTP/1.1\r\n{fields}x: y\rz: 1\r\n\r\n")),
+    ] {
+        let answer = say(&server, &text).await.unwrap_or_else(|| panic!("{what}: the connection stays open"));
+        assert!(answer.starts_with("HTTP/1.1 400"), "{what}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{what}: more than one answer: {answer}");
+    }
+    // In the second request of a connection, behind a body.
+    let answer =
+        say(&server, &format!("{made}GET /whoami HTTP/1.1\r\n{fields}x: y\n\r\n{hidden}")).await.unwrap();
+    assert!(answer.contains("HTTP/1.1 400") && answer.matches("HTTP/1.1 ").count() == 2, "{answer}");
+    let kept = server.rest("GET", "/buckets/kept", Some(key), "").await;
+    assert_eq!(kept.status, 200, "a hidden request ran: {}", kept.text);
+    server.stop().await;
+}
+
 /// Heads beyond the parser's own bounds, and those that only we bound.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_heads_are_refused() {

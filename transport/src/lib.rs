@@ -13,6 +13,7 @@
 pub mod ca;
 pub mod dial;
 pub mod error;
+mod heads;
 pub mod identity;
 pub mod listen;
 pub mod pool;

@@ -14,7 +14,8 @@ use axum::extract::ConnectInfo;
 use axum::response::Response;
 use dfs_types::limits;
 use futures::FutureExt;
-use http::{Request, StatusCode};
+use http::header::{CONNECTION, TRANSFER_ENCODING};
+use http::{HeaderValue, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -162,15 +163,24 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response, std::convert::Infallible> {
     let path = request.uri().path().to_owned();
-    match AssertUnwindSafe(router.oneshot(request.map(Body::new))).catch_unwind().await {
-        Ok(response) => response,
+    // With both a length and chunks, which of the two counts was for the parser to say (it takes the chunks); a
+    // machine in front may have said the other. So nothing behind a chunked body is read as a request.
+    let last = request.version() < Version::HTTP_2 && request.headers().contains_key(TRANSFER_ENCODING);
+    let answered = AssertUnwindSafe(router.oneshot(request.map(Body::new))).catch_unwind().await;
+    let mut response = match answered {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
         Err(_) => {
             tracing::error!(path, "a handler panicked");
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            Ok(response)
+            response
         }
+    };
+    if last {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    Ok(response)
 }
 
 /// `tonic`'s own server with the same windows, for tests and tools that serve gRPC alone.

@@ -3,13 +3,14 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use crate::heads::{Heads, SPOILED};
 use crate::identity::{Identity, PeerIdentity};
 use crate::listen::Slot;
 use crate::tls::identity_of;
@@ -22,10 +23,14 @@ pub struct PeerInfo {
     pub remote: SocketAddr,
 }
 
-/// The stream: forwards vectored writes, without which every frame would be copied once more.
+/// The stream: forwards vectored writes, without which every frame would be copied once more, and looks at the
+/// heads of HTTP/1 requests (`heads.rs`).
 pub struct PeerStream {
     inner: TlsStream<TcpStream>,
     info: PeerInfo,
+    heads: Heads,
+    /// What is left to read of a connection whose head was refused.
+    spoiled: Option<&'static [u8]>,
     /// Gives the place among the allowed connections back when the stream is dropped.
     _slot: Slot,
 }
@@ -34,7 +39,9 @@ impl PeerStream {
     pub(crate) fn new(inner: TlsStream<TcpStream>, remote: SocketAddr, slot: Slot) -> Self {
         let certificate = inner.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let identity = PeerIdentity(certificate.and_then(identity_of));
-        Self { inner, info: PeerInfo { identity, remote }, _slot: slot }
+        let http2 = inner.get_ref().1.alpn_protocol() == Some(b"h2");
+        let info = PeerInfo { identity, remote };
+        Self { inner, info, heads: Heads::new(http2), spoiled: None, _slot: slot }
     }
 
     pub fn identity(&self) -> Option<&Identity> {
@@ -65,7 +72,22 @@ impl AsyncRead for PeerStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buffer)
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        if this.spoiled.is_none() {
+            ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
+            if let Some(at) = this.heads.check(&buffer.filled()[before..]) {
+                buffer.set_filled(before + at);
+                this.spoiled = Some(SPOILED);
+            }
+        }
+        if let Some(left) = &mut this.spoiled {
+            // In place of all that came; then the end.
+            let (now, later) = left.split_at(left.len().min(buffer.remaining()));
+            buffer.put_slice(now);
+            *left = later;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

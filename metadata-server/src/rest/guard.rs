@@ -2,9 +2,7 @@
 //! it can take; and what every answer carries.
 
 use axum::extract::{Request, State};
-use axum::http::header::{
-    ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
-};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use dfs_types::ErrorCode;
@@ -22,9 +20,6 @@ pub async fn guard(request: Request, next: Next) -> Response {
     let uri_bytes = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     let header_bytes: usize =
         request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
-    // With both a length and chunks, which of the two counts was for the parser to say (it takes the chunks); a
-    // machine in front may have said the other. So nothing behind a chunked body is read as a request.
-    let last = request.headers().contains_key(TRANSFER_ENCODING);
     let mut response = if uri_bytes > MAX_URI_BYTES {
         too_long(format!("the URL has more than {MAX_URI_BYTES} bytes"), StatusCode::URI_TOO_LONG)
     } else if header_bytes > MAX_HEADER_LIST_BYTES as usize {
@@ -36,9 +31,6 @@ pub async fn guard(request: Request, next: Next) -> Response {
         next.run(request).await
     };
     let headers = response.headers_mut();
-    if last {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-cache"));
     response
