@@ -23,14 +23,15 @@ use super::hand_off::{self, Leaving, Order};
 use super::hello::Greeter;
 use super::log_store::LogStore;
 use super::machine::{Machine, MetadataMachine};
-use super::marks::{self, Conscience, Marks};
+use super::marks::{Conscience, Marks};
 use super::membership::Membership;
 use super::network::Network;
 use super::open::{OpenError, Opened, mark_lost, open};
 use super::peers::Peers;
 use super::proposer::{Proposer, not_leader};
 use super::reader::Reader;
-use super::rooms::{self, Rooms};
+use super::rooms::Rooms;
+use super::rounds;
 use super::service::{Local, RaftService};
 use super::state_machine::StateMachine;
 use super::state_store::{Progress, StateStore};
@@ -170,7 +171,7 @@ impl Consensus {
             name: settings.name.clone(),
             cluster: settings.cluster,
             raft_id,
-            marks: Arc::clone(&marks),
+            marks,
             conscience,
             space: Arc::clone(&settings.space),
             feature_level,
@@ -183,8 +184,7 @@ impl Consensus {
         let tasks = vec![
             tokio::spawn(writing).abort_handle(),
             tokio::spawn(reading).abort_handle(),
-            tokio::spawn(rooms::ask(rooms.clone(), raft.clone(), greeter.clone(), leadership.clone()))
-                .abort_handle(),
+            tokio::spawn(rounds::ask(raft.clone(), greeter.clone(), rooms.clone())).abort_handle(),
             tokio::spawn(elections::gate(
                 raft.clone(),
                 heard.clone(),
@@ -206,7 +206,6 @@ impl Consensus {
                 lost.clone(),
             ))
             .abort_handle(),
-            tokio::spawn(marks::exchange(raft.clone(), greeter.clone(), marks)).abort_handle(),
         ];
         let local = Arc::new(Local {
             name: settings.name,

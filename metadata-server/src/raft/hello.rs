@@ -1,5 +1,5 @@
 //! "Who are you": asked before a cluster is formed, before a member is added, and before elections;
-//! and by the leader every second, to hear how much room the others' disks have.
+//! and by every member each second (`rounds.rs`).
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 //!
 //! Such a member looks healthy by itself: its log, state and witness agree. But the others were told
 //! by it what it had: its vote and the committed entries in its log, which never go back in an honest life.
-//! Each member asks the others once a second and writes down the highest it heard (`marks`). Every
+//! Each member asks the others once a second (`rounds.rs`) and writes down the highest it heard (`marks`). Every
 //! answer to a Hello and every request for a vote carries what the sender remembers of the receiver; a
 //! receiver that finds itself below it marks its directory as lost and stops ([`Conscience`]). So no
 //! vote goes between two members of whom one knows that the other went back.
@@ -15,25 +15,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tokio::time::sleep;
 
-use super::elections::answering;
 use super::files;
-use super::hello::Greeter;
 use super::log_store::LogStore;
 use super::open::mark_lost;
 use super::state_store::Progress;
-use super::types::{LogId, Raft, Vote, decode, encode};
+use super::types::{LogId, Vote, decode, encode};
 
 const FILE: &str = "marks";
 const CHECK_BYTES: usize = 32;
-/// Between rounds of asking.
-const PERIOD: Duration = Duration::from_secs(1);
 
 /// What a member had, durably.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -118,7 +112,7 @@ impl Marks {
     }
 
     /// Writes what changed; forgets who is no member any more. Blocks.
-    fn write(&self, members: &BTreeSet<u64>) -> io::Result<()> {
+    pub fn write(&self, members: &BTreeSet<u64>) -> io::Result<()> {
         let body = {
             let mut known = self.known();
             if !std::mem::take(&mut known.changed) {
@@ -165,22 +159,6 @@ impl Conscience {
         }
         self.lost.send_replace(Some(why.clone()));
         Err(why)
-    }
-}
-
-/// Asks the other voters all the time; what they answer is taken in by [`Greeter::hello`].
-pub async fn exchange(raft: Raft, greeter: Greeter, marks: Arc<Marks>) {
-    loop {
-        let metrics = raft.metrics().borrow().clone();
-        answering(&metrics, &greeter, |_| true).await;
-        let members: BTreeSet<u64> = metrics.membership_config.nodes().map(|(id, _)| *id).collect();
-        let marks = Arc::clone(&marks);
-        match tokio::task::spawn_blocking(move || marks.write(&members)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "cannot write down what the other members have"),
-            Err(panic) => tracing::warn!(%panic, "writing down what the other members have"),
-        }
-        sleep(PERIOD).await;
     }
 }
 

@@ -7,7 +7,7 @@
 //! - storage: [`log_store`] with its witness [`slots`], [`state_store`] and [`snapshot`]s of it, [`open`]
 //! - network: [`network`] out, [`service`] in, [`snapshot_transfer`], [`peers`], [`hello`]
 //! - working: [`proposer`] (group commit), [`reader`] (read-index rounds), [`elections`], [`membership`],
-//!   [`rooms`] (whose disk is short), [`hand_off`]
+//!   [`rooms`] (whose disk is short), [`rounds`] (of Hello), [`hand_off`]
 
 mod api;
 mod consensus;
@@ -27,6 +27,7 @@ mod peers;
 mod proposer;
 mod reader;
 mod rooms;
+mod rounds;
 mod service;
 mod slots;
 mod snapshot;

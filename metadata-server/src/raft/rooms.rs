@@ -1,23 +1,17 @@
-//! What each voter last said of the room on its disk: the leader asks all of them every second, by Hello.
+//! What each voter last said of the room on its disk: all are asked every second (`rounds.rs`).
 //!
 //! A silent voter does not stop writes: it may be gone, and the others are a majority. But one that was
 //! short when it was last heard counts as short for [`DISK_REPORT_LIFETIME_MS`] more, because it is about
-//! to come back and would take everything it missed. Owner: [`ask`], one task per member; it forgets all
-//! words when this member ceases to lead.
+//! to come back and would take everything it missed. Memory only, of every member; a leader decides by it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dfs_proto::v1::DiskRoom;
-use dfs_types::limits::{DISK_LOOK_MS, DISK_REPORT_LIFETIME_MS};
-use futures::future::join_all;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use dfs_types::limits::DISK_REPORT_LIFETIME_MS;
+use tokio::time::Instant;
 
-use super::api::Leadership;
-use super::hello::Greeter;
-use super::types::{Raft, RaftMetrics};
 use crate::space::is_short;
 
 struct Word {
@@ -35,7 +29,7 @@ impl Rooms {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, raft_id: u64, name: &str, room: DiskRoom, at: Instant) {
+    pub fn note(&self, raft_id: u64, name: &str, room: DiskRoom, at: Instant) {
         let word = Word { name: name.to_owned(), room, at };
         let before = self.words().insert(raft_id, word);
         let DiskRoom { free, total, reserve } = room;
@@ -48,7 +42,8 @@ impl Rooms {
         }
     }
 
-    fn keep_only(&self, voters: impl Fn(&u64) -> bool) {
+    /// Who is no voter any more has no say.
+    pub fn keep_only(&self, voters: impl Fn(&u64) -> bool) {
         self.words().retain(|raft_id, _| voters(raft_id));
     }
 
@@ -58,38 +53,6 @@ impl Rooms {
         let words = self.words();
         let mut counting = words.values().filter(|word| now.saturating_duration_since(word.at) < lifetime);
         counting.find(|word| is_short(&word.room)).map(|word| (word.name.clone(), word.room))
-    }
-}
-
-/// Asks while this member leads.
-pub async fn ask(rooms: Rooms, raft: Raft, greeter: Greeter, mut leadership: watch::Receiver<Leadership>) {
-    loop {
-        if !leadership.borrow_and_update().leading {
-            rooms.keep_only(|_| false);
-            if leadership.changed().await.is_err() {
-                return;
-            }
-            continue;
-        }
-        let metrics = raft.metrics().borrow().clone();
-        round(&rooms, &metrics, &greeter).await;
-        sleep(Duration::from_millis(DISK_LOOK_MS)).await;
-    }
-}
-
-async fn round(rooms: &Rooms, metrics: &RaftMetrics, greeter: &Greeter) {
-    let membership = metrics.membership_config.membership();
-    let others: Vec<u64> = membership.voter_ids().filter(|id| *id != metrics.id).collect();
-    rooms.keep_only(|id| others.contains(id));
-    let asked = others.iter().filter_map(|id| {
-        let node = membership.get_node(id)?.clone();
-        Some(async move {
-            let answer = greeter.hello(&node.name, &node.address).await.ok()?;
-            Some((*id, node.name, answer.disk?)).filter(|_| answer.raft_id == *id)
-        })
-    });
-    for (id, name, room) in join_all(asked).await.into_iter().flatten() {
-        rooms.note(id, &name, room, Instant::now());
     }
 }
 
