@@ -9,6 +9,8 @@ use server_kit::metrics::Kind::{Counter, Gauge, Histogram};
 use server_kit::metrics::Metric;
 use tokio::time::Instant;
 
+use crate::store::Usage;
+
 /// What this server records beside [`server_kit::metrics::COMMON`].
 pub const METRICS: &[Metric] = &[
     Metric::new(
@@ -41,6 +43,18 @@ pub const METRICS: &[Metric] = &[
     Metric::new("fs_storage_used_bytes", Gauge, &[], "Bytes that segments take on the disk"),
     Metric::new("fs_storage_capacity_bytes", Gauge, &[], "Bytes this node may take"),
     Metric::new("fs_storage_free_bytes", Gauge, &[], "Bytes left for new chunks"),
+    Metric::new(
+        "fs_storage_upkeep_bytes",
+        Gauge,
+        &[],
+        "Room that new chunks leave, as far as it is there: for marks, compaction, and what a start after a power loss writes again",
+    ),
+    Metric::new(
+        "fs_storage_upkeep_wanted_bytes",
+        Gauge,
+        &[],
+        "What a start after a power loss may need: one segment. With less room than this it may not be able to open the store",
+    ),
     Metric::new("fs_storage_chunks", Gauge, &[], "Chunks stored"),
     Metric::new("fs_storage_faults_total", Counter, &["kind"], "Stored chunks found corrupt or missing"),
     Metric::new("fs_storage_lost_chunks_total", Counter, &[], "Chunks that a start found gone"),
@@ -120,11 +134,13 @@ pub fn forward_failed(error: &DfsError) {
     counter!("fs_chunk_forward_failures_total", "code" => error.code.as_str()).increment(1);
 }
 
-pub fn usage(used: u64, capacity: u64, free: u64, chunks: u64) {
-    gauge!("fs_storage_used_bytes").set(used as f64);
-    gauge!("fs_storage_capacity_bytes").set(capacity as f64);
-    gauge!("fs_storage_free_bytes").set(free as f64);
-    gauge!("fs_storage_chunks").set(chunks as f64);
+pub fn usage(usage: &Usage) {
+    gauge!("fs_storage_used_bytes").set(usage.used as f64);
+    gauge!("fs_storage_capacity_bytes").set(usage.capacity as f64);
+    gauge!("fs_storage_free_bytes").set(usage.free as f64);
+    gauge!("fs_storage_upkeep_bytes").set(usage.upkeep as f64);
+    gauge!("fs_storage_upkeep_wanted_bytes").set(usage.upkeep_wanted as f64);
+    gauge!("fs_storage_chunks").set(usage.chunks as f64);
 }
 
 pub fn fault_found(corrupt: bool) {

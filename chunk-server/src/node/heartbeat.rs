@@ -196,7 +196,7 @@ impl Heartbeats {
         let looking = self.membership.pool.run(move || store.usage());
         match tokio::time::timeout(USAGE_DEADLINE, looking).await {
             Ok(Ok(usage)) => {
-                telemetry::usage(usage.used, usage.capacity, usage.free, usage.chunks);
+                telemetry::usage(&usage);
                 match usage.stopped {
                     // Reads go on, and the keeper of the store looks whether the disk is well again.
                     true => self.membership.health.not_ready(CHANGES, NO_CHANGES),

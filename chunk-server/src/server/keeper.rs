@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::writable::writable;
 use super::{OpenStore, Opened, STORE, failed};
 use crate::node::Node;
-use crate::store::StoreError;
 use crate::store::watched::{Trouble, Watch, WatchedStore};
+use crate::store::{StoreError, Usage};
 use crate::telemetry;
 
 /// Between two rebuilds while one process runs: a disk that spoils every index is not worn out.
@@ -146,9 +146,57 @@ impl Keeper {
             telemetry::fault_found(fault.corrupt);
             self.node.faults.report(fault.key.realm, fault.key.chunk, fault.corrupt);
         }
+        match store.usage() {
+            Ok(usage) => warn_of_tight_room(&usage),
+            Err(error) => tracing::warn!(%error, "the store does not say its usage"),
+        }
         let (store, watch) = WatchedStore::new(store);
         self.node.open_store(Arc::new(store));
         self.health.ready(STORE);
         watch
+    }
+}
+
+/// Said at every opening, while there is time to do something: after a power loss it is too late.
+fn warn_of_tight_room(usage: &Usage) {
+    if let Some(advice) = tight_room(usage) {
+        tracing::warn!(
+            "after a power loss this node may have to write one segment of {} bytes again before it comes up, and new \
+             chunks leave {} bytes free: {advice}",
+            usage.upkeep_wanted,
+            usage.upkeep
+        );
+    }
+}
+
+/// What to do, if the room for a start after a power loss is too small.
+fn tight_room(usage: &Usage) -> Option<String> {
+    let Usage { upkeep, upkeep_wanted, capacity, .. } = *usage;
+    if upkeep >= upkeep_wanted {
+        None
+    } else if capacity / 4 < upkeep_wanted {
+        // The store keeps a quarter free at most.
+        let (least, most) = (upkeep_wanted.saturating_mul(4), capacity / 4);
+        Some(format!(
+            "give it a disk (and a capacity) of at least {least} bytes, or set segment_bytes to at most {most}"
+        ))
+    } else {
+        let lacking = upkeep_wanted - upkeep;
+        Some(format!("make {lacking} bytes of room on its disk, or raise its capacity by as much"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_for_one_segment_is_asked_for_while_it_can_be_made() {
+        let usage = |capacity, upkeep| Usage { capacity, upkeep, upkeep_wanted: 1000, ..Usage::default() };
+        assert_eq!(tight_room(&usage(100_000, 1000)), None);
+        let small = tight_room(&usage(3000, 750)).unwrap();
+        assert!(small.contains("4000 bytes") && small.contains("at most 750"), "{small}");
+        let crowded = tight_room(&usage(100_000, 300)).unwrap();
+        assert!(crowded.contains("700 bytes of room"), "{crowded}");
     }
 }

@@ -123,7 +123,8 @@ impl ChunkStore for MemoryStore {
     fn usage(&self) -> Result<Usage, StoreError> {
         let state = self.lock();
         let (used, chunks) = (state.used, state.chunks.len() as u64);
-        Ok(Usage { used, free: self.capacity - used, capacity: self.capacity, chunks, stopped: false })
+        let (free, capacity) = (self.capacity - used, self.capacity);
+        Ok(Usage { used, free, capacity, chunks, ..Usage::default() })
     }
 
     fn compact(&self) -> Result<Compaction, StoreError> {

@@ -98,6 +98,11 @@ pub struct Usage {
     pub chunks: u64,
     /// The store takes no change until it is opened again: a disk that failed, or is read-only.
     pub stopped: bool,
+    /// Bytes that new chunks leave free, as far as they are there: for marks, compaction, and what a start after
+    /// a power loss writes again.
+    pub upkeep: u64,
+    /// Bytes that such a start may need: those of one segment.
+    pub upkeep_wanted: u64,
 }
 
 /// What one call of [`ChunkStore::compact`] did.

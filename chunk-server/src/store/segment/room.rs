@@ -213,18 +213,23 @@ impl Core {
             capacity => space.available.min(capacity.saturating_sub(state.used())),
         };
         Ok(match purpose {
-            Purpose::Data => {
-                // A small store would otherwise be all reserve.
-                let whole = if self.settings.capacity_bytes == 0 {
-                    space.total
-                } else {
-                    self.settings.capacity_bytes
-                };
-                let reserve = self.settings.reserve_bytes.min(whole / 4);
-                if space.new_files { allowed.saturating_sub(reserve) } else { 0 }
-            }
+            Purpose::Data if space.new_files => allowed.saturating_sub(self.reserve(space.total)),
+            Purpose::Data => 0,
             Purpose::Upkeep => allowed,
         })
+    }
+
+    /// What new chunks leave free. A small store would otherwise be all reserve.
+    fn reserve(&self, disk_total: u64) -> u64 {
+        self.settings.reserve_bytes.min(self.whole(disk_total) / 4)
+    }
+
+    /// What the store may take in all.
+    fn whole(&self, disk_total: u64) -> u64 {
+        match self.settings.capacity_bytes {
+            0 => disk_total,
+            capacity => capacity,
+        }
     }
 
     pub fn usage(&self) -> Result<Usage, StoreError> {
@@ -234,10 +239,7 @@ impl Core {
             let segment = &state.segments[&id];
             segment.allocated.saturating_sub(segment.tail)
         });
-        let capacity = match self.settings.capacity_bytes {
-            0 => space.total,
-            capacity => capacity,
-        };
+        let capacity = self.whole(space.total);
         let used = state.used();
         let (hits, misses) = self.index.block_cache();
         telemetry::block_cache(hits, misses);
@@ -246,6 +248,8 @@ impl Core {
             true => 0,
             false => self.free(&state, Purpose::Data)? + if space.new_files { slack } else { 0 },
         };
-        Ok(Usage { used, free, capacity, chunks: state.chunks, stopped })
+        let upkeep = self.free(&state, Purpose::Upkeep)?.min(self.reserve(space.total));
+        let upkeep_wanted = self.settings.segment_bytes;
+        Ok(Usage { used, free, capacity, chunks: state.chunks, stopped, upkeep, upkeep_wanted })
     }
 }

@@ -266,6 +266,23 @@ fn a_capacity_setting_is_kept() {
     assert!((20..32).contains(&stored), "{stored}");
     let usage = store.usage().unwrap();
     assert!(usage.used + usage.free <= usage.capacity && usage.capacity == 2 * MIB);
+    // A quarter at most is left by new chunks, be it less than a segment.
+    assert_eq!((usage.upkeep, usage.upkeep_wanted), (512 << 10, 256 << 10));
+}
+
+#[test]
+fn it_says_when_a_start_after_a_power_loss_may_lack_room() {
+    for (bytes, upkeep) in [(MIB / 2, MIB / 8), (8 * MIB, MIB / 2)] {
+        let (store, _) = open(&FaultyDisk::new(bytes), &MemoryIndex::default());
+        let usage = store.usage().unwrap();
+        assert_eq!((usage.upkeep, usage.upkeep_wanted), (upkeep, MIB / 4), "a disk of {bytes}");
+    }
+    // Filled by somebody else: what is not there is not counted.
+    let disk = FaultyDisk::new(8 * MIB);
+    let (store, _) = open(&disk, &MemoryIndex::default());
+    disk.set_capacity(store.usage().unwrap().used + MIB / 8);
+    let usage = store.usage().unwrap();
+    assert!(usage.upkeep <= MIB / 8 && usage.upkeep < usage.upkeep_wanted, "{usage:?}");
 }
 
 /// After a failed fsync nothing of that segment is acknowledged any more, now or after a restart
