@@ -181,6 +181,8 @@ async fn a_node_is_drained_resumed_and_removed() {
     }
     let status = remove(&server, "n2").await.unwrap_err();
     assert!(status.message().contains("node n2 still holds 3 chunks; empty it first"), "{status}");
+    let status = remove(&server, "n4").await.unwrap_err();
+    assert!(status.message().contains("node n4 still takes chunks; empty it first"), "{status}");
     let user = server.principal("ann", v1::Role::User).await;
     let ask = v1::DrainNodeRequest { mutation: mutation(), node_id: "n2".into() };
     assert_eq!(code(server.client_with(Some(&user)).drain_node(ask).await), ErrorCode::PermissionDenied);

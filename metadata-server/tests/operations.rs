@@ -367,6 +367,8 @@ async fn below_the_reserve_nothing_new_is_taken_and_what_frees_space_goes_on() {
     assert!(admin.list_buckets(v1::ListBucketsRequest::default()).await.is_ok());
     server.add_node("n1", "a").await;
     let remove = v1::RemoveNodeRequest { mutation: mutation(), node_id: "n1".into() };
+    let drain = v1::DrainNodeRequest { mutation: mutation(), node_id: "n1".into() };
+    admin.drain_node(drain).await.unwrap();
     admin.remove_node(remove).await.unwrap();
     server.stop().await;
 }

@@ -77,6 +77,12 @@ mod tests {
         assert_eq!(trim(&mut world, ann, 1, "n2"), 0);
 
         world.fails(CLUSTER, Kind::DropNode(v1::DropNode { node_id: "n1".into() }), ErrorCode::NodeConflict);
+        // An empty one may be in a plan that was made a moment ago.
+        world.node("n5", "a");
+        let empty = || Kind::DropNode(v1::DropNode { node_id: "n5".into() });
+        world.fails(CLUSTER, empty(), ErrorCode::NodeConflict);
+        world.set_state("n5", v1::NodeState::Down);
+        world.ok(CLUSTER, empty());
         world.set_state("n1", v1::NodeState::Draining);
         world.set_state("n1", v1::NodeState::Down);
         assert_eq!(query::node(&world.kv, "n1").unwrap().unwrap().row.state(), v1::NodeState::Draining);

@@ -156,9 +156,11 @@ impl Session {
     /// What keeps a node from being removed, and what to do about it.
     fn why_not_removed(&self, id: &NodeId, refused: DfsError) -> Result<DfsError, DfsError> {
         let view = self.local()?;
-        let Some(found) = query::node(&view, id.as_str())?.filter(|found| found.seat.chunks > 0) else {
-            return Ok(refused);
-        };
+        let Some(found) = query::node(&view, id.as_str())? else { return Ok(refused) };
+        if found.seat.chunks == 0 {
+            let next = format!("{}; empty it first: dfsctl node drain {id} --wait", refused.message);
+            return Ok(DfsError::new(refused.code, next));
+        }
         let alive = self.operations.node_at(found.row.clone())?.alive;
         let (chunks, only_here) = (found.seat.chunks, only_here(&view, found.row.seat)?);
         let draining = found.row.state() == v1::NodeState::Draining;
