@@ -80,6 +80,7 @@ impl Cluster {
     /// A cluster that is not started yet.
     pub(crate) fn prepare(options: &ClusterOptions) -> Result<Self> {
         let root = tempfile::Builder::new().prefix("dfs-chaos-").tempdir()?;
+        crate::ended::remember(root.path());
         Ok(Self {
             root,
             bin: binaries()?,

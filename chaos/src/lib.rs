@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod collector;
 mod content;
 pub mod disks;
+pub mod ended;
 pub mod faults;
 pub mod history;
 pub mod load;

@@ -55,6 +55,10 @@ fn main() -> ExitCode {
                 eprintln!("cannot end with the parent: {error}");
                 return ExitCode::FAILURE;
             }
+            if let Err(error) = chaos::ended::watch() {
+                eprintln!("{error:#}");
+                return ExitCode::FAILURE;
+            }
             let unknown: Vec<_> = names.iter().filter(|n| SCENARIOS.iter().all(|s| s.name != **n)).collect();
             if !unknown.is_empty() {
                 eprintln!("no scenario {unknown:?}: see `chaos list`");

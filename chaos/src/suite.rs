@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use chaos::{Context, SCENARIOS, Scenario};
 use libtest_mimic::{Arguments, Failed, Trial};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// A scenario of this length hangs.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
+const GRACE: Duration = Duration::from_secs(10);
 /// Between two looks whether it has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -65,7 +66,13 @@ fn wait(name: &str, mut child: Child) -> Result<()> {
             break status;
         }
         if Instant::now() > deadline {
-            kill_process_group(Pid::from_child(&child), Signal::KILL)?;
+            // It ends its servers first.
+            kill_process(Pid::from_child(&child), Signal::TERM)?;
+            let grace = Instant::now() + GRACE;
+            while child.try_wait()?.is_none() && Instant::now() < grace {
+                thread::sleep(LOOK_AGAIN);
+            }
+            kill_process_group(Pid::from_child(&child), Signal::KILL).ok();
             child.wait()?;
             anyhow::bail!("{name} hangs: it was ended after {} s", TIME_LIMIT.as_secs());
         }
