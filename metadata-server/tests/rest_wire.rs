@@ -110,6 +110,23 @@ async fn a_bare_line_feed_ends_the_connection() {
     server.stop().await;
 }
 
+/// A request that called itself gRPC went past the credential check, whatever it asked for: `/metrics` answered it,
+/// and the other routes failed for want of a caller. Now it is no method that exists, and nothing runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn calling_itself_grpc_opens_no_route() {
+    let server = TestServer::start().await;
+    for line in ["GET /metrics", "GET /nodes", "POST /buckets", "DELETE /nodes", "GET /nowhere"] {
+        let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+        let answer = say(&server, &format!("{head}content-type: application/grpc\r\n\r\n")).await.unwrap();
+        assert!(answer.contains("grpc-status: 12\r\n"), "{line}: {answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(!body.contains("dfs_") && !body.contains("fs_"), "{line}: {answer}");
+        let refused = say(&server, &format!("{head}\r\n")).await.unwrap();
+        assert!(refused.starts_with("HTTP/1.1 401"), "{line}: {refused}");
+    }
+    server.stop().await;
+}
+
 /// Heads beyond the parser's own bounds, and those that only we bound.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_heads_are_refused() {

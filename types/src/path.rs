@@ -37,6 +37,13 @@ impl BucketName {
     }
 }
 
+impl FromStr for BucketName {
+    type Err = DfsError;
+    fn from_str(text: &str) -> Result<Self, DfsError> {
+        Self::new(text)
+    }
+}
+
 impl fmt::Display for BucketName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

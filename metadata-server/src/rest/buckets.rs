@@ -1,26 +1,15 @@
 //! `/buckets`.
 
 use axum::Json;
-use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, State};
 use dfs_proto::v1;
 use dfs_types::BucketName;
-use http::{HeaderMap, StatusCode, Uri};
+use http::StatusCode;
 use server_kit::Problem;
 
-use super::input::{self, Query, invalid};
+use super::asked::{Asked, Body, InPath, Plain};
 use super::problems::{OfBucketChange, OfBucketCreate, OfBucketDelete, OfBucketLook, OfLook};
 use super::shapes::{Bucket, BucketDeleted, BucketList, CreateBucket, SetBucket};
-use super::{Answer, Rest};
-use crate::service::Call;
-
-type Name = Result<Path<String>, PathRejection>;
-
-fn name(path: Name) -> Result<BucketName, Problem> {
-    let Path(text) = path.map_err(|_| invalid("the path is not valid UTF-8"))?;
-    Ok(BucketName::new(text)?)
-}
+use super::{Answer, next_cursor};
 
 /// List buckets
 ///
@@ -31,20 +20,13 @@ fn name(path: Name) -> Result<BucketName, Problem> {
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
     responses((status = 200, description = "A page.", body = BucketList), OfLook))]
-pub async fn list_buckets(
-    State(rest): State<Rest>,
-    Extension(call): Extension<Call>,
-    uri: Uri,
-) -> Answer<BucketList> {
-    let query = Query::read(uri.query(), &["limit", "cursor"])?;
-    let request = v1::ListBucketsRequest {
-        cursor: query.text("cursor").unwrap_or_default().to_owned(),
-        limit: query.limit()?,
-    };
-    let page = rest.operations.call(&call, request).await?;
+pub async fn list_buckets(asked: Asked) -> Answer<BucketList> {
+    let query = asked.query(&["limit", "cursor"])?;
+    let request = v1::ListBucketsRequest { cursor: query.cursor(), limit: query.limit()? };
+    let page = asked.call(request).await?;
     Ok(Json(BucketList {
         buckets: page.buckets.into_iter().map(Bucket::from).collect(),
-        next_cursor: (!page.next_cursor.is_empty()).then_some(page.next_cursor),
+        next_cursor: next_cursor(page.next_cursor),
         position: page.position,
     }))
 }
@@ -53,37 +35,26 @@ pub async fn list_buckets(
 #[utoipa::path(post, path = "/buckets", tag = "buckets", operation_id = "create_bucket", request_body = CreateBucket,
     responses((status = 201, description = "Made.", body = Bucket), OfBucketCreate))]
 pub async fn create_bucket(
-    State(rest): State<Rest>,
-    Extension(call): Extension<Call>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Body,
+    Plain(asked): Plain,
+    Body(wanted): Body<CreateBucket>,
 ) -> Result<(StatusCode, Json<Bucket>), Problem> {
-    Query::read(uri.query(), &[])?;
-    let wanted: CreateBucket = input::json(&headers, body).await?;
     let request = v1::CreateBucketRequest {
-        mutation: Some(rest.operations.new_mutation()),
+        mutation: asked.new_mutation(),
         name: BucketName::new(wanted.name)?.to_string(),
         policy: wanted.policy.map(v1::Policy::from),
         keep_ms: wanted.keep_ms,
         realm: wanted.realm.map_or(v1::RealmKind::Unspecified, v1::RealmKind::from).into(),
     };
-    Ok((StatusCode::CREATED, Json(rest.operations.call(&call, request).await?.into())))
+    Ok((StatusCode::CREATED, Json(asked.call(request).await?.into())))
 }
 
 /// Show a bucket
 #[utoipa::path(get, path = "/buckets/{name}", tag = "buckets", operation_id = "get_bucket",
     params(("name" = String, Path, description = "bucket name")),
     responses((status = 200, description = "The bucket.", body = Bucket), OfBucketLook))]
-pub async fn get_bucket(
-    State(rest): State<Rest>,
-    Extension(call): Extension<Call>,
-    path: Name,
-    uri: Uri,
-) -> Answer<Bucket> {
-    Query::read(uri.query(), &[])?;
-    let request = v1::GetBucketRequest { name: name(path)?.to_string() };
-    Ok(Json(rest.operations.call(&call, request).await?.into()))
+pub async fn get_bucket(Plain(asked): Plain, InPath(name): InPath<BucketName>) -> Answer<Bucket> {
+    let request = v1::GetBucketRequest { name: name.to_string() };
+    Ok(Json(asked.call(request).await?.into()))
 }
 
 /// Change a bucket
@@ -93,23 +64,17 @@ pub async fn get_bucket(
     params(("name" = String, Path, description = "bucket name")),
     responses((status = 200, description = "The bucket as it is now.", body = Bucket), OfBucketChange))]
 pub async fn set_bucket(
-    State(rest): State<Rest>,
-    Extension(call): Extension<Call>,
-    path: Name,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Body,
+    Plain(asked): Plain,
+    InPath(name): InPath<BucketName>,
+    Body(wanted): Body<SetBucket>,
 ) -> Answer<Bucket> {
-    Query::read(uri.query(), &[])?;
-    let name = name(path)?.to_string();
-    let wanted: SetBucket = input::json(&headers, body).await?;
     let request = v1::SetBucketRequest {
-        mutation: Some(rest.operations.new_mutation()),
-        name,
+        mutation: asked.new_mutation(),
+        name: name.to_string(),
         policy: wanted.policy.map(v1::Policy::from),
         keep_ms: wanted.keep_ms,
     };
-    Ok(Json(rest.operations.call(&call, request).await?.into()))
+    Ok(Json(asked.call(request).await?.into()))
 }
 
 /// Delete a bucket
@@ -118,16 +83,8 @@ pub async fn set_bucket(
 #[utoipa::path(delete, path = "/buckets/{name}", tag = "buckets", operation_id = "delete_bucket",
     params(("name" = String, Path, description = "bucket name")),
     responses((status = 200, description = "Deleted.", body = BucketDeleted), OfBucketDelete))]
-pub async fn delete_bucket(
-    State(rest): State<Rest>,
-    Extension(call): Extension<Call>,
-    path: Name,
-    uri: Uri,
-) -> Answer<BucketDeleted> {
-    Query::read(uri.query(), &[])?;
-    let name = name(path)?.to_string();
-    let request =
-        v1::DeleteBucketRequest { mutation: Some(rest.operations.new_mutation()), name: name.clone() };
-    let done = rest.operations.call(&call, request).await?;
-    Ok(Json(BucketDeleted { name, position: done.position }))
+pub async fn delete_bucket(Plain(asked): Plain, InPath(name): InPath<BucketName>) -> Answer<BucketDeleted> {
+    let request = v1::DeleteBucketRequest { mutation: asked.new_mutation(), name: name.to_string() };
+    let done = asked.call(request).await?;
+    Ok(Json(BucketDeleted { name: name.to_string(), position: done.position }))
 }

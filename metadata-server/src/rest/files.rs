@@ -1,23 +1,20 @@
 //! `/files` and `/stat`.
 
 use axum::Json;
-use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse as _, Response};
 use dfs_proto::v1;
 use dfs_proto::v1::file_selector::By;
 use dfs_types::path::split_path;
 use dfs_types::{DfsError, DfsPath, ErrorCode, FileId};
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, StatusCode};
 use server_kit::Problem;
 
+use super::asked::{Asked, Body, InPath, Plain};
 use super::conditional::{Conditions, etag};
-use super::input::{self, Query, invalid};
+use super::input::{Query, invalid};
 use super::problems::{OfBucketLook, OfFileCreate, OfFileDelete, OfFileLook, OfFileRename};
 use super::shapes::{Chunk, CreateFile, Deleted, File, FileList, RenameFile, VersionList};
-use super::{Answer, Rest, Tagged, created, tagged};
-use crate::service::Call;
+use super::{Answer, Tagged, created, next_cursor, tagged};
 
 /// Chunks listed in the answer about one file.
 const MAX_CHUNKS: usize = 1024;
@@ -46,24 +43,20 @@ pub(super) fn by_path(path: String, version: Option<u64>) -> Option<v1::FileSele
         ("include_deleted" = Option<bool>, Query, description = "also files that were deleted and are kept"),
     ),
     responses((status = 200, description = "A page.", body = FileList), OfBucketLook))]
-pub async fn list_files(
-    State(rest): State<Rest>,
-    Extension(call): Extension<Call>,
-    uri: Uri,
-) -> Answer<FileList> {
-    let query = Query::read(uri.query(), &["prefix", "delimiter", "limit", "cursor", "include_deleted"])?;
+pub async fn list_files(asked: Asked) -> Answer<FileList> {
+    let query = asked.query(&["prefix", "delimiter", "limit", "cursor", "include_deleted"])?;
     let prefix = query.text("prefix").ok_or_else(|| invalid("prefix=/BUCKET/.. is needed"))?;
     let (bucket, key_prefix) = split_path(prefix)?;
     let request = v1::ListRequest {
         bucket: bucket.to_string(),
         prefix: key_prefix.to_owned(),
         delimiter: query.text("delimiter").unwrap_or_default().to_owned(),
-        cursor: query.text("cursor").unwrap_or_default().to_owned(),
+        cursor: query.cursor(),
         limit: query.limit()?,
         include_deleted: query.parse("include_deleted")?.unwrap_or(false),
         start_after: String::new(),
     };
-    let page = rest.operations.call(&call, request).await?;
+    let page = asked.call(request).await?;
     let (mut files, mut common_prefixes) = (Vec::with_capacity(page.entries.len()), Vec::new());
     for entry in page.entries {
         match entry.kind {
@@ -74,7 +67,7 @@ pub async fn list_files(
             None => {}
         }
     }
-    let next_cursor = (!page.next_cursor.is_empty()).then_some(page.next_cursor);
+    let next_cursor = next_cursor(page.next_cursor);
     Ok(Json(FileList { files, common_prefixes, next_cursor, position: page.position }))
 }
 
@@ -95,16 +88,13 @@ pub async fn list_files(
         (status = 304, description = "`If-None-Match` names this version.", headers(("etag" = String, description = "the version, quoted"))),
         OfFileLook))]
 pub async fn get_file(
-    State(rest): State<Rest>,
-    Extension(call): Extension<Call>,
-    id: Result<Path<String>, PathRejection>,
-    uri: Uri,
+    asked: Asked,
+    InPath(id): InPath<FileId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let id: FileId = input::id(id)?;
-    let query = Query::read(uri.query(), &["version", "first_chunk"])?;
+    let query = asked.query(&["version", "first_chunk"])?;
     let version = query.parse("version")?;
-    show(&rest, &call, by_id(id, version), version.is_none(), &headers, &query).await
+    show(&asked, by_id(id, version), version.is_none(), &headers, &query).await
 }
 
 /// Find a file by its path
@@ -122,21 +112,15 @@ pub async fn get_file(
         (status = 200, description = "The file.", body = File, headers(("etag" = String, description = "the version, quoted"))),
         (status = 304, description = "`If-None-Match` names this version.", headers(("etag" = String, description = "the version, quoted"))),
         OfFileLook))]
-pub async fn stat(
-    State(rest): State<Rest>,
-    Extension(call): Extension<Call>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let query = Query::read(uri.query(), &["path", "version", "first_chunk"])?;
+pub async fn stat(asked: Asked, headers: HeaderMap) -> Result<Response, Problem> {
+    let query = asked.query(&["path", "version", "first_chunk"])?;
     let path: DfsPath = query.text("path").ok_or_else(|| invalid("path=/BUCKET/KEY is needed"))?.parse()?;
     let version = query.parse("version")?;
-    show(&rest, &call, by_path(path.to_string(), version), version.is_none(), &headers, &query).await
+    show(&asked, by_path(path.to_string(), version), version.is_none(), &headers, &query).await
 }
 
 async fn show(
-    rest: &Rest,
-    call: &Call,
+    asked: &Asked,
     file: Option<v1::FileSelector>,
     current: bool,
     headers: &HeaderMap,
@@ -144,7 +128,7 @@ async fn show(
 ) -> Result<Response, Problem> {
     let conditions = Conditions::read(headers)?;
     let first: u32 = query.parse("first_chunk")?.unwrap_or(0);
-    let info = rest.operations.call(call, v1::StatRequest { file, with_copies: false }).await?;
+    let info = asked.call(v1::StatRequest { file, with_copies: false }).await?;
     if info.deleted && current {
         return Err(deleted());
     }
@@ -161,7 +145,7 @@ async fn show(
     while !inline && offset < size {
         let request =
             v1::OpenReadRequest { file: by_id(id, Some(version)), offset, length: 0, max_chunks: 0 };
-        let window = rest.operations.call(call, request).await?;
+        let window = asked.call(request).await?;
         let Some(last) = window.chunks.last() else { break };
         offset = last.offset + last.size;
         for chunk in window.chunks.iter().filter(|chunk| chunk.index >= first) {
@@ -194,23 +178,14 @@ fn deleted() -> Problem {
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
     responses((status = 200, description = "A page.", body = VersionList), OfFileLook))]
-pub async fn list_versions(
-    State(rest): State<Rest>,
-    Extension(call): Extension<Call>,
-    id: Result<Path<String>, PathRejection>,
-    uri: Uri,
-) -> Answer<VersionList> {
-    let id: FileId = input::id(id)?;
-    let query = Query::read(uri.query(), &["limit", "cursor"])?;
-    let request = v1::ListVersionsRequest {
-        file: by_id(id, None),
-        cursor: query.text("cursor").unwrap_or_default().to_owned(),
-        limit: query.limit()?,
-    };
-    let page = rest.operations.call(&call, request).await?;
+pub async fn list_versions(asked: Asked, InPath(id): InPath<FileId>) -> Answer<VersionList> {
+    let query = asked.query(&["limit", "cursor"])?;
+    let request =
+        v1::ListVersionsRequest { file: by_id(id, None), cursor: query.cursor(), limit: query.limit()? };
+    let page = asked.call(request).await?;
     Ok(Json(VersionList {
         versions: page.versions.into_iter().map(File::from).collect(),
-        next_cursor: (!page.next_cursor.is_empty()).then_some(page.next_cursor),
+        next_cursor: next_cursor(page.next_cursor),
         position: page.position,
     }))
 }
@@ -229,24 +204,17 @@ pub async fn list_versions(
         ("if-none-match" = Option<String>, Header, description = "answer 412 if the file has one of these versions"),
     ),
     responses((status = 200, description = "Deleted.", body = Deleted), OfFileDelete))]
-pub async fn delete_file(
-    State(rest): State<Rest>,
-    Extension(call): Extension<Call>,
-    id: Result<Path<String>, PathRejection>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Answer<Deleted> {
-    let id: FileId = input::id(id)?;
-    let query = Query::read(uri.query(), &["version", "if_version", "purge"])?;
-    let current = || current_version(&rest, &call, by_id(id, None));
+pub async fn delete_file(asked: Asked, InPath(id): InPath<FileId>, headers: HeaderMap) -> Answer<Deleted> {
+    let query = asked.query(&["version", "if_version", "purge"])?;
+    let current = || current_version(&asked, by_id(id, None));
     let if_version = Conditions::read(&headers)?.if_version(query.parse("if_version")?, current).await?;
     let request = v1::DeleteRequest {
-        mutation: Some(rest.operations.new_mutation()),
+        mutation: asked.new_mutation(),
         file: by_id(id, query.parse("version")?),
         if_version,
         purge: query.parse("purge")?.unwrap_or(false),
     };
-    let done = rest.operations.call(&call, request).await?;
+    let done = asked.call(request).await?;
     Ok(Json(Deleted { file_id: id.to_string(), version: done.version, position: done.position }))
 }
 
@@ -260,18 +228,14 @@ pub async fn delete_file(
     ),
     responses((status = 201, description = "Made.", body = File, headers(("etag" = String, description = "the version, quoted"))), OfFileCreate))]
 pub async fn create_file(
-    State(rest): State<Rest>,
-    Extension(call): Extension<Call>,
-    uri: Uri,
+    Plain(asked): Plain,
     headers: HeaderMap,
-    body: Body,
+    Body(wanted): Body<CreateFile>,
 ) -> Result<(StatusCode, Tagged<File>), Problem> {
-    Query::read(uri.query(), &[])?;
-    let wanted: CreateFile = input::json(&headers, body).await?;
     let path: DfsPath = wanted.path.parse()?;
-    let current = || current_version(&rest, &call, by_path(path.to_string(), None));
+    let current = || current_version(&asked, by_path(path.to_string(), None));
     let if_version = Conditions::read(&headers)?.if_version(wanted.if_version, current).await?;
-    let mutation = Some(rest.operations.new_mutation());
+    let mutation = asked.new_mutation();
     let (file_id, version) = match wanted.source {
         Some(source) => {
             let request = v1::CopyRequest {
@@ -280,7 +244,7 @@ pub async fn create_file(
                 to: path.to_string(),
                 if_version,
             };
-            let info = rest.operations.call(&call, request).await?;
+            let info = asked.call(request).await?;
             (info.file_id, info.version)
         }
         None => {
@@ -292,13 +256,13 @@ pub async fn create_file(
                 content_type: String::new(),
                 user_metadata: Default::default(),
             };
-            let done = rest.operations.call(&call, request).await?;
+            let done = asked.call(request).await?;
             (done.file_id, done.version)
         }
     };
     let id = FileId::from_slice(&file_id)?;
     let request = v1::StatRequest { file: by_id(id, Some(version)), with_copies: false };
-    let info = rest.operations.call(&call, request).await?;
+    let info = asked.call(request).await?;
     Ok(created(version, File::from(info)))
 }
 
@@ -313,40 +277,36 @@ pub async fn create_file(
     ),
     responses((status = 200, description = "Renamed.", body = File, headers(("etag" = String, description = "the version, quoted"))), OfFileRename))]
 pub async fn rename_file(
-    State(rest): State<Rest>,
-    Extension(call): Extension<Call>,
-    id: Result<Path<String>, PathRejection>,
-    uri: Uri,
+    Plain(asked): Plain,
+    InPath(id): InPath<FileId>,
     headers: HeaderMap,
-    body: Body,
+    Body(wanted): Body<RenameFile>,
 ) -> Result<Tagged<File>, Problem> {
-    let id: FileId = input::id(id)?;
-    Query::read(uri.query(), &[])?;
-    let wanted: RenameFile = input::json(&headers, body).await?;
     let to: DfsPath = wanted.path.parse()?;
     let conditions = Conditions::read(&headers)?;
     let mut tries = 0;
     loop {
         tries += 1;
         let request = v1::StatRequest { file: by_id(id, None), with_copies: false };
-        let info = rest.operations.call(&call, request).await?;
+        let info = asked.call(request).await?;
         if info.deleted {
             return Err(deleted());
         }
-        let asked = conditions.if_version(wanted.if_version, || async { Ok(Some(info.version)) }).await?;
+        let if_version =
+            conditions.if_version(wanted.if_version, || async { Ok(Some(info.version)) }).await?;
         let request = v1::RenameRequest {
-            mutation: Some(rest.operations.new_mutation()),
+            mutation: asked.new_mutation(),
             from: info.path,
             to: to.to_string(),
             // The name may stand for another file by now; a version is of one file alone.
-            if_version: asked.or(Some(info.version)),
+            if_version: if_version.or(Some(info.version)),
             if_to_version: wanted.if_target_version,
         };
-        match rest.operations.call(&call, request).await {
+        match asked.call(request).await {
             Ok(renamed) => return Ok(tagged(renamed.version, File::from(renamed))),
             Err(error)
                 if matches!(error.code, ErrorCode::VersionMismatch | ErrorCode::NotFound)
-                    && asked.is_none()
+                    && if_version.is_none()
                     && wanted.if_target_version.is_none()
                     && tries < RENAME_TRIES => {}
             Err(error) => return Err(error.into()),
@@ -356,11 +316,10 @@ pub async fn rename_file(
 
 /// The current version of a file, if there is one.
 pub(super) async fn current_version(
-    rest: &Rest,
-    call: &Call,
+    asked: &Asked,
     file: Option<v1::FileSelector>,
 ) -> Result<Option<u64>, Problem> {
-    match rest.operations.call(call, v1::StatRequest { file, with_copies: false }).await {
+    match asked.call(v1::StatRequest { file, with_copies: false }).await {
         Ok(info) => Ok((!info.deleted).then_some(info.version)),
         Err(error) if error.code == ErrorCode::NotFound => Ok(None),
         Err(error) => Err(error.into()),

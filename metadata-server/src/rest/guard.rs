@@ -9,7 +9,6 @@ use dfs_types::ErrorCode;
 use dfs_types::limits::{MAX_HEADER_LIST_BYTES, MAX_URI_BYTES};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use server_kit::Problem;
-use server_kit::problem;
 
 use super::Rest;
 use super::input::invalid;
@@ -47,8 +46,8 @@ pub async fn authenticate(
     next: Next,
 ) -> Result<Response, Problem> {
     if is_grpc(&request) {
-        // An unknown gRPC method: its answer says so, and nothing runs.
-        return Ok(next.run(request).await);
+        // gRPC methods are routes of their own: what comes here is none of them, whatever path it names.
+        return Ok(tonic::Status::unimplemented("there is no such method").into_http());
     }
     let call = auth::authenticate(&rest.operations, request.headers(), None).await?;
     request.extensions_mut().insert(call);
@@ -58,14 +57,6 @@ pub async fn authenticate(
 fn is_grpc(request: &Request) -> bool {
     let kind = request.headers().get(CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-/// Fallback for paths that are no route.
-pub async fn no_such_route(request: Request) -> Response {
-    if is_grpc(&request) {
-        return tonic::Status::unimplemented("there is no such method").into_http();
-    }
-    problem::no_such_route(request).await.into_response()
 }
 
 /// Refuses callers who take no JSON, on routes that answer nothing else.

@@ -1,12 +1,10 @@
-//! What comes in over REST: query strings, ids and JSON bodies, each read strictly.
+//! What comes in over REST: query strings and JSON bodies, each read strictly.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use axum::body::Body;
-use axum::extract::Path;
-use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -53,6 +51,11 @@ impl Query {
         self.0.get(name).map(String::as_str)
     }
 
+    /// `cursor`; empty if it is not given, which is the first page.
+    pub fn cursor(&self) -> String {
+        self.text("cursor").unwrap_or_default().to_owned()
+    }
+
     /// `limit`, from 1 on; 0 if it is not given.
     pub fn limit(&self) -> Result<u32, Problem> {
         match self.parse::<u32>("limit")? {
@@ -88,15 +91,6 @@ fn decode(text: &str) -> Result<String, Problem> {
         });
     }
     String::from_utf8(bytes).map_err(|_| invalid("the query string is not valid UTF-8"))
-}
-
-/// The id in the path.
-pub fn id<T>(path: Result<Path<String>, PathRejection>) -> Result<T, Problem>
-where
-    T: FromStr<Err = dfs_types::DfsError>,
-{
-    let Path(text) = path.map_err(|_| invalid("the path is not valid UTF-8"))?;
-    Ok(text.parse::<T>()?)
 }
 
 /// The body as JSON; unknown and repeated fields are refused by the types.

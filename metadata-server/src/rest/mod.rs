@@ -4,11 +4,12 @@
 //! - [`api`]: the route table and the OpenAPI document, one list for both. [`docs`]: `/openapi.json`,
 //!   `/docs` and the entries of error codes. [`book`]: the same as docs/rest.md.
 //! - [`guard`]: what holds for every request before a handler sees it.
-//! - [`shapes`]: the JSON. [`problems`]: which errors are answered where. [`input`]: query strings, ids,
-//!   bodies. [`conditional`]: etags. [`time`]: RFC 3339.
+//! - [`shapes`]: the JSON. [`problems`]: which errors are answered where. [`asked`]: what a handler is
+//!   given; [`input`]: query strings and bodies. [`conditional`]: etags. [`time`]: RFC 3339.
 //! - `files`, `uploads`, `buckets`, `cluster`: the handlers, by area.
 
 mod api;
+mod asked;
 pub mod book;
 mod buckets;
 mod cluster;
@@ -28,7 +29,7 @@ use axum::http::header::{ETAG, HeaderName};
 use axum::response::Response;
 use axum::{Json, Router, middleware};
 use http::{HeaderValue, StatusCode};
-use server_kit::problem::method_not_allowed;
+use server_kit::problem::{method_not_allowed, no_such_route};
 use server_kit::{Health, Problem};
 
 use self::problems::OfLook;
@@ -54,7 +55,7 @@ pub fn router(rest: Rest, health: &Health) -> Router {
     let (with_credential, open, _) = api::parts();
     let with_credential = with_credential
         .method_not_allowed_fallback(method_not_allowed)
-        .fallback(guard::no_such_route)
+        .fallback(no_such_route)
         .layer(middleware::from_fn_with_state(rest.clone(), guard::authenticate))
         .with_state(rest);
     open.merge(health.routes())
@@ -71,6 +72,11 @@ pub fn router(rest: Rest, health: &Health) -> Router {
 async fn metrics(State(rest): State<Rest>) -> Response {
     crate::telemetry::raft(&rest.operations);
     rest.metrics.response()
+}
+
+/// Where the next page begins, if there is one.
+fn next_cursor(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
 }
 
 /// An answer about this version.

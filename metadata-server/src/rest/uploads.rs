@@ -6,25 +6,22 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, State};
 use dfs_proto::v1;
 use dfs_types::limits::{MAX_PAGE_CHUNKS, MAX_PLAN_CHUNKS, MAX_VERSION_BYTES, chunk_bytes_at};
 use dfs_types::{ChunkId, DfsPath, ErrorCode, UploadId};
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, StatusCode};
 use server_kit::Problem;
 
+use super::asked::{Body, InPath, Plain};
 use super::conditional::Conditions;
 use super::files::{by_path, current_version};
-use super::input::{self, Query, base64_decode, base64_encode, invalid};
+use super::input::{base64_decode, base64_encode, invalid};
 use super::problems::{OfUploadAbort, OfUploadBegin, OfUploadCommit, OfUploadLook};
 use super::shapes::{
     self, CommitUpload, Committed, InitUpload, PlannedChunk, Policy, SentChunk, Upload, UploadAborted,
     UploadState,
 };
-use super::{Answer, Rest, Tagged, tagged};
-use crate::service::Call;
+use super::{Answer, Tagged, tagged};
 
 /// Chunks one commit over REST may name: what fits its body many times over.
 const MAX_COMMIT_CHUNKS: usize = 16 * MAX_PAGE_CHUNKS;
@@ -56,14 +53,9 @@ fn chunk_list(size: u64, first: u32) -> (Vec<(u32, u64, u64)>, bool) {
 #[utoipa::path(post, path = "/init_upload", tag = "uploads", operation_id = "init_upload", request_body = InitUpload,
     responses((status = 201, description = "The upload and a plan.", body = Upload), OfUploadBegin))]
 pub async fn init_upload(
-    State(rest): State<Rest>,
-    Extension(call): Extension<Call>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Body,
+    Plain(asked): Plain,
+    Body(wanted): Body<InitUpload>,
 ) -> Result<(StatusCode, Json<Upload>), Problem> {
-    Query::read(uri.query(), &[])?;
-    let wanted: InitUpload = input::json(&headers, body).await?;
     let size = wanted.size.ok_or_else(|| invalid("size is needed, in bytes"))?;
     if size > MAX_VERSION_BYTES {
         return Err(Problem::new(
@@ -80,12 +72,12 @@ pub async fn init_upload(
             let policy =
                 wanted.policy.map(|policy| v1::Policy { target: policy.target, min_ack: policy.min_ack });
             let request = v1::InitUploadRequest {
-                mutation: Some(rest.operations.new_mutation()),
+                mutation: asked.new_mutation(),
                 path: path.to_string(),
                 size: Some(size),
                 policy,
             };
-            let begun = rest.operations.call(&call, request).await?;
+            let begun = asked.call(request).await?;
             (begun.upload_id, begun.file_id, begun.realm_id, begun.policy, begun.position)
         }
         (None, Some(id)) => {
@@ -94,7 +86,7 @@ pub async fn init_upload(
             }
             let id: UploadId = id.parse()?;
             let request = v1::GetUploadRequest { upload_id: id.to_vec().into() };
-            let upload = rest.operations.call(&call, request).await?;
+            let upload = asked.call(request).await?;
             if upload.size.is_some_and(|begun| begun != size) {
                 return Err(invalid("size is another than when the upload began"));
             }
@@ -120,7 +112,7 @@ pub async fn init_upload(
                 .collect(),
             exclude_nodes: Vec::new(),
         };
-        let plan = rest.operations.call(&call, plan).await?;
+        let plan = asked.call(plan).await?;
         for ((index, offset, length), planned) in list.iter().zip(plan.plans) {
             let mut names = Vec::new();
             let (mut addresses, mut grants) = (BTreeMap::new(), BTreeMap::new());
@@ -174,14 +166,10 @@ fn placeholder(upload: &[u8], index: u32) -> bytes::Bytes {
     ),
     responses((status = 200, description = "Committed.", body = Committed, headers(("etag" = String, description = "the version, quoted"))), OfUploadCommit))]
 pub async fn commit_upload(
-    State(rest): State<Rest>,
-    Extension(call): Extension<Call>,
-    uri: Uri,
+    Plain(asked): Plain,
     headers: HeaderMap,
-    body: Body,
+    Body(wanted): Body<CommitUpload>,
 ) -> Result<Tagged<Committed>, Problem> {
-    Query::read(uri.query(), &[])?;
-    let wanted: CommitUpload = input::json(&headers, body).await?;
     let conditions = Conditions::read(&headers)?;
     let id: UploadId = wanted.upload_id.parse()?;
     let mut chunks = wanted.chunks;
@@ -221,7 +209,7 @@ pub async fn commit_upload(
         .map(|page| page.iter().map(page_chunk).collect::<Result<_, _>>())
         .collect::<Result<_, Problem>>()?;
     let upload = v1::GetUploadRequest { upload_id: id.to_vec().into() };
-    let appended = match rest.operations.call(&call, upload).await {
+    let appended = match asked.call(upload).await {
         Ok(upload) => Some(upload),
         // Committed before, perhaps: the commit says which.
         Err(error) if error.code == ErrorCode::UploadNotFound => None,
@@ -230,7 +218,7 @@ pub async fn commit_upload(
     let path = appended.as_ref().map(|upload| upload.path.clone());
     let current = || async {
         match path {
-            Some(path) => current_version(&rest, &call, by_path(path, None)).await,
+            Some(path) => current_version(&asked, by_path(path, None)).await,
             None => Ok(None),
         }
     };
@@ -249,13 +237,13 @@ pub async fn commit_upload(
                 upload_id: id.to_vec().into(),
                 first_index,
                 chunks: list,
-                mutation: Some(rest.operations.new_mutation()),
+                mutation: asked.new_mutation(),
             };
-            rest.operations.call(&call, request).await?;
+            asked.call(request).await?;
         }
     }
     let request = v1::CommitUploadRequest {
-        mutation: Some(rest.operations.new_mutation()),
+        mutation: asked.new_mutation(),
         upload_id: id.to_vec().into(),
         chunks: chunks.len() as u32,
         size,
@@ -264,7 +252,7 @@ pub async fn commit_upload(
         content_type: wanted.content_type.unwrap_or_default(),
         user_metadata: wanted.user_metadata.unwrap_or_default().into_iter().collect(),
     };
-    let done = Committed::from(rest.operations.call(&call, request).await?);
+    let done = Committed::from(asked.call(request).await?);
     Ok(tagged(done.version, done))
 }
 
@@ -272,16 +260,9 @@ pub async fn commit_upload(
 #[utoipa::path(get, path = "/uploads/{id}", tag = "uploads", operation_id = "get_upload",
     params(("id" = String, Path, description = "upload id")),
     responses((status = 200, description = "The upload.", body = UploadState), OfUploadLook))]
-pub async fn get_upload(
-    State(rest): State<Rest>,
-    Extension(call): Extension<Call>,
-    id: Result<Path<String>, PathRejection>,
-    uri: Uri,
-) -> Answer<UploadState> {
-    let id: UploadId = input::id(id)?;
-    Query::read(uri.query(), &[])?;
+pub async fn get_upload(Plain(asked): Plain, InPath(id): InPath<UploadId>) -> Answer<UploadState> {
     let request = v1::GetUploadRequest { upload_id: id.to_vec().into() };
-    Ok(Json(rest.operations.call(&call, request).await?.into()))
+    Ok(Json(asked.call(request).await?.into()))
 }
 
 /// Abort an upload
@@ -290,19 +271,9 @@ pub async fn get_upload(
 #[utoipa::path(delete, path = "/uploads/{id}", tag = "uploads", operation_id = "abort_upload",
     params(("id" = String, Path, description = "upload id")),
     responses((status = 200, description = "Aborted.", body = UploadAborted), OfUploadAbort))]
-pub async fn abort_upload(
-    State(rest): State<Rest>,
-    Extension(call): Extension<Call>,
-    id: Result<Path<String>, PathRejection>,
-    uri: Uri,
-) -> Answer<UploadAborted> {
-    let id: UploadId = input::id(id)?;
-    Query::read(uri.query(), &[])?;
-    let request = v1::AbortUploadRequest {
-        mutation: Some(rest.operations.new_mutation()),
-        upload_id: id.to_vec().into(),
-    };
-    let done = rest.operations.call(&call, request).await?;
+pub async fn abort_upload(Plain(asked): Plain, InPath(id): InPath<UploadId>) -> Answer<UploadAborted> {
+    let request = v1::AbortUploadRequest { mutation: asked.new_mutation(), upload_id: id.to_vec().into() };
+    let done = asked.call(request).await?;
     Ok(Json(UploadAborted { upload_id: id.to_string(), position: done.position }))
 }
 
