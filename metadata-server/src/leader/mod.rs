@@ -13,6 +13,7 @@ pub mod inventory;
 pub mod liveness;
 pub mod repair;
 pub mod rescue;
+mod resting;
 pub mod spread;
 pub mod tickets;
 pub mod trim;

@@ -3,7 +3,6 @@
 //! down are waited for until the repair delay is over. Doubts and faults are settled here too, by
 //! asking the node itself.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dfs_proto::v1;
@@ -19,6 +18,7 @@ use metadata_core::rows::ChunkKey;
 use server_kit::{Next, Work};
 
 use super::copies::{Failures, Pace, copy, limits, live_nodes};
+use super::resting::Resting;
 use super::{Timing, propose};
 use crate::raft::StateView;
 use crate::service::{Found, NodeAt, NodeTable, Operations, location_change};
@@ -28,8 +28,6 @@ const ROUND: usize = MAX_PLAN_CHUNKS;
 /// A chunk whose copy failed rests: first and longest.
 const FIRST_REST_MS: u64 = 1_000;
 const LONGEST_REST_MS: u64 = 60_000;
-/// Chunks that rest and are remembered; beyond it all are tried again.
-const MAX_RESTING: usize = 10_000;
 const FAULTS_AT_ONCE: usize = 16;
 
 pub struct Repair {
@@ -40,20 +38,14 @@ pub struct Repair {
     after: Option<(u8, ChunkKey)>,
     /// When the walk over the list began at its top.
     walk_began: MonotonicMillis,
-    resting: BTreeMap<ChunkKey, Rest>,
+    resting: Resting,
     failures: Failures,
     pace: Pace,
 }
 
-#[derive(Clone, Copy)]
-struct Rest {
-    until: MonotonicMillis,
-    millis: u64,
-}
-
 impl Repair {
     pub fn new(operations: Operations, timing: Timing, term: u64, pace: Pace) -> Self {
-        let (resting, failures) = (BTreeMap::new(), Failures::default());
+        let (resting, failures) = (Resting::new(FIRST_REST_MS, LONGEST_REST_MS), Failures::default());
         Self { operations, timing, term, after: None, walk_began: 0, resting, failures, pace }
     }
 
@@ -86,17 +78,8 @@ impl Repair {
         Ok((found, self.after.is_some()))
     }
 
-    fn rest(&mut self, key: ChunkKey) {
-        if self.resting.len() >= MAX_RESTING {
-            self.resting.clear();
-        }
-        let millis =
-            self.resting.get(&key).map_or(FIRST_REST_MS, |rest| (rest.millis * 2).min(LONGEST_REST_MS));
-        self.resting.insert(key, Rest { until: self.operations.now() + millis, millis });
-    }
-
     fn may_try(&self, key: &ChunkKey) -> bool {
-        self.resting.get(key).is_none_or(|rest| rest.until <= self.operations.now())
+        self.resting.is_over(key, self.operations.now())
     }
 }
 
@@ -121,8 +104,7 @@ impl Work for Repair {
         let plan = repair::plan(&due, &nodes, &avoid, limits(self.timing, ROUND));
         // No source or no place now; a node may join any moment.
         for key in &plan.hopeless {
-            let until = self.operations.now() + FIRST_REST_MS;
-            self.resting.insert(*key, Rest { until, millis: FIRST_REST_MS });
+            self.resting.shortly(*key, self.operations.now());
         }
         if plan.orders.is_empty() {
             return Ok(if more { Next::Now } else { self.timing.pause() });
@@ -144,7 +126,7 @@ impl Work for Repair {
             for (order, began, outcome) in done {
                 match outcome {
                     Ok(change) => {
-                        self.resting.remove(&order.chunk);
+                        self.resting.forget(&order.chunk);
                         crate::telemetry::copy_made();
                         changes.push(change);
                         ordered.push(began);
@@ -154,7 +136,7 @@ impl Work for Repair {
                         tracing::info!(%chunk, %target, code = %error.code, %error, "copy failed");
                         crate::telemetry::copy_failed();
                         self.failures.note(&order, &error, self.operations.now());
-                        self.rest(order.chunk);
+                        self.resting.tried(order.chunk, self.operations.now());
                     }
                 }
             }

@@ -9,13 +9,14 @@ use std::time::Duration;
 use dfs_proto::v1;
 use dfs_proto::v1::command::Kind;
 use dfs_types::limits::{MAX_LOCATIONS_PER_CHUNK, MAX_PLAN_CHUNKS};
-use dfs_types::{DfsError, ErrorCode, MonotonicMillis, NodeId, TaskId};
+use dfs_types::{DfsError, ErrorCode, NodeId, TaskId};
 use futures::{StreamExt as _, stream};
 use metadata_core::query::{self, ChunkView};
 use metadata_core::rows::ChunkKey;
 use server_kit::{Next, Work};
 
 use super::copies::copy_limit;
+use super::resting::Resting;
 use super::{Timing, propose};
 use crate::service::{GrantFor, NodeAt, NodeTable, Operations, chunk_ref};
 
@@ -27,8 +28,6 @@ const ASK_PARALLEL: usize = 8;
 /// A chunk for which nothing was found rests: first and longest.
 const FIRST_REST_MS: u64 = 2_000;
 const LONGEST_REST_MS: u64 = 300_000;
-/// Chunks that rest and are remembered; beyond it all are tried again.
-const MAX_RESTING: usize = 10_000;
 
 pub struct Rescue {
     operations: Operations,
@@ -36,14 +35,7 @@ pub struct Rescue {
     term: u64,
     /// Where the walk over chunks without copies goes on.
     after: Option<ChunkKey>,
-    resting: BTreeMap<ChunkKey, Rest>,
-}
-
-#[derive(Clone, Copy)]
-struct Rest {
-    until: MonotonicMillis,
-    millis: u64,
-    tries: usize,
+    resting: Resting,
 }
 
 /// Nodes by what they said of one chunk.
@@ -55,24 +47,8 @@ struct Holders {
 
 impl Rescue {
     pub fn new(operations: Operations, timing: Timing, term: u64) -> Self {
-        Self { operations, timing, term, after: None, resting: BTreeMap::new() }
-    }
-
-    fn may_try(&self, key: &ChunkKey) -> bool {
-        self.resting.get(key).is_none_or(|rest| rest.until <= self.operations.now())
-    }
-
-    /// Notes a try; which one it was, from 0.
-    fn tried(&mut self, key: ChunkKey) -> usize {
-        if self.resting.len() >= MAX_RESTING {
-            self.resting.clear();
-        }
-        let (millis, tries) = self
-            .resting
-            .get(&key)
-            .map_or((FIRST_REST_MS, 0), |rest| ((rest.millis * 2).min(LONGEST_REST_MS), rest.tries + 1));
-        self.resting.insert(key, Rest { until: self.operations.now() + millis, millis, tries });
-        tries
+        let resting = Resting::new(FIRST_REST_MS, LONGEST_REST_MS);
+        Self { operations, timing, term, after: None, resting }
     }
 
     /// The chunks of the next page that have no copy that counts, and whether the walk goes on.
@@ -80,7 +56,8 @@ impl Rescue {
         let view = self.operations.parts.consensus.local_view()?;
         let page = query::lost_page(&view, self.after, ROUND)?;
         self.after = page.last().filter(|_| page.len() == ROUND).map(|last| last.key);
-        let due = page.into_iter().filter(|chunk| self.may_try(&chunk.key)).collect();
+        let now = self.operations.now();
+        let due = page.into_iter().filter(|chunk| self.resting.is_over(&chunk.key, now)).collect();
         Ok((due, self.after.is_some()))
     }
 }
@@ -97,14 +74,14 @@ impl Work for Rescue {
         let holders = ask(&self.operations, &table, &due).await;
         for chunk in &due {
             let key = chunk.key;
-            let tries = self.tried(key);
+            let tries = self.resting.tried(key, self.operations.now());
             let Some(holders) = holders.get(&key) else { continue };
             let saved = save(&self.operations, &table, self.term, chunk, holders, tries).await;
             match saved {
                 Ok(Some(change)) => {
                     let changes = vec![change];
                     propose(&self.operations, Kind::AddLocations(v1::AddLocations { changes })).await?;
-                    self.resting.remove(&key);
+                    self.resting.forget(&key);
                 }
                 Ok(None) => {}
                 Err(error) => {
