@@ -9,48 +9,34 @@ use std::ops::Range;
 use bytes::Bytes;
 use chunk_format::merge::{DamagedCopy, choose};
 use chunk_format::tree::{GroupHash, GroupHasher, group_count};
-use dfs_proto::status::from_status;
-use dfs_proto::v1::{
-    CopyChunkRequest, CopyChunkResponse, ForwardTo, GetRequest, GetResponse, get_response::Part,
-};
+use dfs_proto::v1::{CopyChunkRequest, CopyChunkResponse, ForwardTo};
 use dfs_types::limits::DATA_MESSAGE_BYTES;
 use dfs_types::{DfsError, ErrorCode};
-use tokio::time::Instant;
-use tonic::Streaming;
 
-use super::copy::{CopyOrder, answer, held_already};
+use super::wanted::{CopyOrder, Incoming, counted};
+use crate::data::DataPlane;
 use crate::data::ingest::{Ingest, Target};
 use crate::data::order::stream_deadline;
 use crate::data::reading::ChunkBytes;
-use crate::data::{DataPlane, IDLE};
 use crate::peers::{PeerNode, within};
-use crate::telemetry::{self, Call};
+use crate::telemetry::Call;
 
 pub(super) async fn merge(
     data: &DataPlane,
     request: CopyChunkRequest,
 ) -> Result<CopyChunkResponse, DfsError> {
-    let started = Instant::now();
-    let sealed_length = request.sealed_length;
-    let result = run(data, request).await;
-    let code = result.as_ref().err().map(|error| error.code);
-    telemetry::call_finished(Call::Merge, started, sealed_length, code);
-    result
-}
-
-async fn run(data: &DataPlane, request: CopyChunkRequest) -> Result<CopyChunkResponse, DfsError> {
-    let order = CopyOrder::parse(&request)?;
-    data.node.enter_term(request.term)?;
-    let target = order.target(data.node.store()?);
-    if !held_already(data, &target).await? {
-        let _place = data.reserve_copy().await?;
-        let _memory = data.reserve_memory(target.sealed_length, 0).await?;
-        let sources = sources(data, &request.sources, &target).await?;
-        // Twice through, and no source is waited for longer than its share.
-        let limit = 2 * stream_deadline(target.sealed_length) * (sources.len().max(1) as u32);
-        within(limit, "the merge", put_together(data, sources, &target)).await?;
-    }
-    answer(data, &order)
+    let run = async {
+        let order = CopyOrder::accept(data, &request)?;
+        let target = &order.target;
+        if let Some(_room) = order.room(data).await? {
+            let sources = sources(data, &request.sources, target).await?;
+            // Twice through, and no source is waited for longer than its share.
+            let limit = 2 * stream_deadline(target.sealed_length) * (sources.len().max(1) as u32);
+            within(limit, "the merge", put_together(data, sources, target)).await?;
+        }
+        order.answer(data)
+    };
+    counted(Call::Merge, request.sealed_length, run).await
 }
 
 /// A bad copy, here or elsewhere.
@@ -162,7 +148,7 @@ struct Feed {
 
 enum FeedBytes {
     Own(ChunkBytes),
-    Peer(Box<Streaming<GetResponse>>),
+    Peer(Incoming),
 }
 
 impl Feed {
@@ -186,62 +172,18 @@ impl Feed {
                 );
                 Ok(Self { stored: stored.await?, bytes: FeedBytes::Own(bytes) })
             }
-            Source::Peer { node, grant } => Self::of_peer(data, node, grant, target, groups).await,
+            Source::Peer { node, grant } => {
+                let mut incoming = Incoming::open(data, node, grant, target, Some(groups)).await?;
+                let stored = std::mem::take(&mut incoming.stored);
+                Ok(Self { stored, bytes: FeedBytes::Peer(incoming) })
+            }
         }
-    }
-
-    async fn of_peer(
-        data: &DataPlane,
-        node: &PeerNode,
-        grant: &Bytes,
-        target: &Target,
-        groups: Range<u32>,
-    ) -> Result<Self, DfsError> {
-        let request = GetRequest {
-            grant: grant.clone(),
-            realm_id: target.key.realm.to_vec().into(),
-            chunk_id: target.key.chunk.to_vec().into(),
-            first_group: groups.start,
-            group_count: groups.end - groups.start,
-            request_id: server_kit::request_id::current().map(|id| id.to_string()).unwrap_or_default(),
-            damaged: true,
-        };
-        let mut client = data.peers.chunk_data(node)?;
-        let call = async { client.get(request).await.map_err(|status| from_status(&status)) };
-        let mut stream = within(IDLE, "the source's first answer", call).await?.into_inner();
-        let Some(Part::Header(header)) = next_part(&mut stream).await? else {
-            return Err(DfsError::new(ErrorCode::Integrity, "its stream is out of form"));
-        };
-        if header.sealed_length != target.sealed_length {
-            let text = format!("it says {} sealed bytes, not {}", header.sealed_length, target.sealed_length);
-            return Err(DfsError::new(ErrorCode::Integrity, text));
-        }
-        let stored = header.groups.as_chunks::<32>().0.to_vec();
-        Ok(Self { stored, bytes: FeedBytes::Peer(Box::new(stream)) })
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, DfsError> {
         match &mut self.bytes {
             FeedBytes::Own(bytes) => bytes.next(DATA_MESSAGE_BYTES).await,
-            FeedBytes::Peer(stream) => match next_part(stream).await? {
-                None => Ok(None),
-                Some(Part::Data(slice)) if !slice.is_empty() => Ok(Some(slice)),
-                Some(Part::Data(_) | Part::Header(_)) => {
-                    Err(DfsError::new(ErrorCode::Integrity, "its stream is out of form"))
-                }
-            },
-        }
-    }
-}
-
-/// None at the end of the stream.
-async fn next_part(stream: &mut Streaming<GetResponse>) -> Result<Option<Part>, DfsError> {
-    let next = async { stream.message().await.map_err(|status| from_status(&status)) };
-    match within(IDLE, "the source's next bytes", next).await? {
-        None => Ok(None),
-        Some(GetResponse { part: Some(part) }) => Ok(Some(part)),
-        Some(GetResponse { part: None }) => {
-            Err(DfsError::new(ErrorCode::Integrity, "its stream is out of form"))
+            FeedBytes::Peer(incoming) => incoming.next().await,
         }
     }
 }

@@ -7,6 +7,7 @@ mod inventory;
 mod merge;
 mod probe;
 mod touch;
+mod wanted;
 
 use dfs_proto::status::to_status;
 use dfs_proto::v1::chunk_control_server::ChunkControl;

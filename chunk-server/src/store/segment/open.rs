@@ -227,21 +227,10 @@ impl Opening<'_> {
                 (false, true) => Phase::Sealed,
                 _ => Phase::Recovering,
             };
-            let segment = Segment {
-                file: (phase == Phase::Recovering).then_some(file),
-                tag: identity.map_or([0; 16], |(tag, _)| tag),
-                phase,
-                tail: length,
-                allocated: length,
-                next_sequence: 1,
-                durable_sequence: 0,
-                open_writers: 0,
-                unsynced: 0,
-                rows: 0,
-                live: 0,
-                headless: matches!(identity, Some((_, None))),
-                stuck: false,
-            };
+            let tag = identity.map_or([0; 16], |(tag, _)| tag);
+            let file = (phase == Phase::Recovering).then_some(file);
+            let headless = matches!(identity, Some((_, None)));
+            let segment = Segment { headless, ..Segment::new(file, tag, phase, length) };
             state.segments.insert(id, segment);
         }
         Ok(poisons)

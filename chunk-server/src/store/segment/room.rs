@@ -159,22 +159,7 @@ impl Core {
             let _ = self.disk.remove(&name);
             if is_no_space(&error) { StoreError::NoSpace } else { io_error(id, &error) }
         })?;
-        let allocated = SEGMENT_HEADER_BYTES as u64;
-        let segment = Segment {
-            file: Some(file),
-            tag,
-            phase: Phase::Active,
-            tail: allocated,
-            allocated,
-            next_sequence: 1,
-            durable_sequence: 0,
-            open_writers: 0,
-            unsynced: 0,
-            rows: 0,
-            live: 0,
-            headless: false,
-            stuck: false,
-        };
+        let segment = Segment::new(Some(file), tag, Phase::Active, SEGMENT_HEADER_BYTES as u64);
         state.segments.insert(id, segment);
         state.active = Some(id);
         Ok(id)

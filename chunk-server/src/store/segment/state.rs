@@ -61,6 +61,27 @@ pub struct Segment {
     pub stuck: bool,
 }
 
+impl Segment {
+    /// One whose file has this length, and into which nothing was written since it was opened.
+    pub fn new(file: Option<Arc<dyn DiskFile>>, tag: SegmentTag, phase: Phase, length: u64) -> Self {
+        Self {
+            file,
+            tag,
+            phase,
+            tail: length,
+            allocated: length,
+            next_sequence: 1,
+            durable_sequence: 0,
+            open_writers: 0,
+            unsynced: 0,
+            rows: 0,
+            live: 0,
+            headless: false,
+            stuck: false,
+        }
+    }
+}
+
 /// What a commit changes once its records are durable.
 #[derive(Default)]
 pub struct Effect {
