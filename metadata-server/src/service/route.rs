@@ -109,11 +109,8 @@ impl Operations {
                         Err(error)
                     }
                 }
-            } else if self.parts.consensus.me().address.is_empty() {
-                // Waiting would only keep the caller from the servers that can answer.
-                return Err(DfsError::new(ErrorCode::Unavailable, "this server is part of no cluster yet"));
             } else {
-                Err(DfsError::new(ErrorCode::Unavailable, "the metadata service has no leader now"))
+                Err(self.no_leader()?)
             };
             match answer {
                 Err(error) if error.code == ErrorCode::Unavailable => {
@@ -139,6 +136,17 @@ impl Operations {
                 self.parts.name, error.message
             ),
         )
+    }
+
+    /// What a call is told if no leader turns up before its deadline.
+    ///
+    /// # Errors
+    /// A server of no cluster says so at once: waiting would only keep the caller from those that can answer.
+    fn no_leader(&self) -> Result<DfsError, DfsError> {
+        if self.parts.consensus.me().address.is_empty() {
+            return Err(DfsError::new(ErrorCode::Unavailable, "this server is part of no cluster yet"));
+        }
+        Ok(DfsError::new(ErrorCode::Unavailable, "the metadata service has no leader now"))
     }
 
     fn other_leader(&self) -> Option<Member> {
@@ -213,11 +221,8 @@ impl Operations {
                     Hop::Answer(Ok(payload)) => Ok(payload.as_ref() == [1]),
                     Hop::Answer(Err(error)) | Hop::Lost(error) => Err(error),
                 }
-            } else if self.parts.consensus.me().address.is_empty() {
-                // Waiting would only keep the caller from the servers that can answer.
-                return Err(DfsError::new(ErrorCode::Unavailable, "this server is part of no cluster yet"));
             } else {
-                Err(DfsError::new(ErrorCode::Unavailable, "the metadata service has no leader now"))
+                Err(self.no_leader()?)
             };
             match answer {
                 Err(error) if error.code == ErrorCode::Unavailable => {
