@@ -287,12 +287,7 @@ mod tests {
 
     #[test]
     fn a_lost_chunk_has_no_order() {
-        let mut world = World::new();
-        for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c")] {
-            world.node(name, domain);
-        }
-        let ann = world.user("ann");
-        let bucket = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        let (mut world, ann, bucket) = World::with_nodes(&["a", "b", "c"], 3);
         world.file(ann, &bucket, "a", &[1], &["n1", "n2"]);
         world.set_state("n1", v1::NodeState::Down);
         world.set_state("n2", v1::NodeState::Down);
@@ -365,12 +360,7 @@ mod tests {
 
     #[test]
     fn a_crowded_chunk_gets_a_copy_in_a_new_domain_and_loses_one_of_the_crowd() {
-        let mut world = World::new();
-        for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "b")] {
-            world.node(name, domain);
-        }
-        let ann = world.user("ann");
-        let bucket = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        let (mut world, ann, bucket) = World::with_nodes(&["a", "b", "b"], 3);
         world.file(ann, &bucket, "a", &[1], &["n1", "n2", "n3"]);
         let chunk = world.chunk(ann, 1).unwrap();
         assert!(!crowded(&chunk, 2), "as spread as it can be");

@@ -55,6 +55,17 @@ impl World {
         world
     }
 
+    /// Nodes n1, n2 and so on in these domains, the user ann, and her bucket "photos" with so many copies.
+    pub fn with_nodes(domains: &[&str], target: u32) -> (Self, PrincipalId, Bytes) {
+        let mut world = Self::new();
+        for (number, domain) in (1..).zip(domains) {
+            world.node(&format!("n{number}"), domain);
+        }
+        let ann = world.user("ann");
+        let id = world.ok(ann, bucket("photos", target, 0)).created_id;
+        (world, ann, id)
+    }
+
     /// Applies one command in an entry of its own.
     pub fn command(&mut self, command: v1::Command) -> v1::CommandResult {
         self.entry(vec![command]).pop().expect("one result a command")

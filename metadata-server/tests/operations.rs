@@ -7,7 +7,7 @@ use chunk_format::receipt::NodeKeys;
 use chunk_format::seal::{open, plain_hash};
 use dfs_proto::v1;
 use dfs_types::{ChunkId, ErrorCode, NodeId, RealmId, Secret};
-use support::uploads::{begin, bucket, by_path, commit, page, plan, seal_chunk};
+use support::uploads::{begin, bucket, by_path, commit, data_on, page, plan, seal_chunk, stored_file};
 use support::{CLUSTER, Client, TestServer, code, eventually, mutation};
 
 fn inline(path: &str, content: &[u8]) -> v1::PutInlineRequest {
@@ -195,29 +195,12 @@ async fn a_silent_node_is_called_down_and_its_chunks_get_new_copies() {
         settings.repair_delay_ms = Some(100);
     })
     .await;
-    let mut admin = server.admin();
-    bucket(&mut admin, "data").await;
-    for name in ["n1", "n2", "n3"] {
-        server.add_node(name, name).await;
-    }
-    let upload = begin(&mut admin, "/data/file").await;
-    let chunk = seal_chunk(&mut admin, &upload, b"precious").await;
-    let planned = plan(&mut admin, &upload, &chunk).await.unwrap();
-    let realm = RealmId::from_slice(&upload.realm_id).unwrap();
-    let scope: [u8; 16] = upload.upload_id.as_ref().try_into().unwrap();
-    let receipts = ["n1", "n2", "n3"].map(|node| {
-        server.fleet.receipt(node, realm, scope, planned.position, chunk.id, chunk.bytes.len() as u64)
-    });
-    admin.append_page(page(&upload, &chunk, receipts.to_vec())).await.unwrap();
-    admin.commit_upload(commit(&upload, 8)).await.unwrap();
+    let mut admin = data_on(&mut server, &["n1", "n2", "n3"]).await;
+    let file = stored_file(&server, "/data/file", b"precious", &["n1", "n2", "n3"]).await;
     server.add_node("n4", "n4").await;
     server.silence(0);
-    let worst = |mut admin: Client| async move {
-        let stat = admin.stat(v1::StatRequest { file: by_path("/data/file"), with_copies: true }).await;
-        stat.unwrap().into_inner().worst_chunk.unwrap()
-    };
     let repaired = eventually("three copies without n1", || {
-        let worst = worst(admin.clone());
+        let worst = file.copies(&server);
         async move {
             let worst = worst.await;
             let on_n4 = worst.locations.iter().any(|location| location.node_id == "n4");
@@ -226,12 +209,12 @@ async fn a_silent_node_is_called_down_and_its_chunks_get_new_copies() {
     })
     .await;
     assert_eq!(repaired.wanted, 3);
-    assert_eq!(server.fleet.copies.lock().unwrap().as_slice(), [(NodeId::new("n4").unwrap(), chunk.id)]);
+    assert_eq!(server.fleet.copies.lock().unwrap().as_slice(), [(NodeId::new("n4").unwrap(), file.chunk.id)]);
 
     // The dead one comes back with its copy: one too many, and one goes, ticket and all.
     server.add_node("n1", "n1").await;
     eventually("the surplus copy is gone", || {
-        let (worst, deletes) = (worst(admin.clone()), server.fleet.deletes.lock().unwrap().len());
+        let (worst, deletes) = (file.copies(&server), server.fleet.deletes.lock().unwrap().len());
         async move {
             let worst = worst.await;
             (worst.locations.len() == 3 && worst.present == 3 && deletes == 1).then_some(())
@@ -241,14 +224,14 @@ async fn a_silent_node_is_called_down_and_its_chunks_get_new_copies() {
 
     // A lost copy is struck off on the node's own word alone.
     let report = |node: &str| v1::ReportReplicaRequest {
-        realm_id: upload.realm_id.clone(),
-        chunk_id: chunk.id.to_vec().into(),
+        realm_id: file.realm.to_vec().into(),
+        chunk_id: file.chunk.id.to_vec().into(),
         node_id: node.into(),
         problem: v1::report_replica_request::Problem::Missing.into(),
     };
-    let held: Vec<String> = worst(admin.clone()).await.locations.into_iter().map(|at| at.node_id).collect();
+    let held: Vec<String> = file.copies(&server).await.locations.into_iter().map(|at| at.node_id).collect();
     admin.report_replica(report(&held[0])).await.unwrap();
-    assert_eq!(worst(admin.clone()).await.present, 3);
+    assert_eq!(file.copies(&server).await.present, 3);
     server
         .fleet
         .nodes
@@ -260,7 +243,7 @@ async fn a_silent_node_is_called_down_and_its_chunks_get_new_copies() {
         .clear();
     admin.report_replica(report(&held[0])).await.unwrap();
     eventually("three copies again", || {
-        let (worst, copies) = (worst(admin.clone()), server.fleet.copies.lock().unwrap().len());
+        let (worst, copies) = (file.copies(&server), server.fleet.copies.lock().unwrap().len());
         async move { (worst.await.present == 3 && copies == 2).then_some(()) }
     })
     .await;
@@ -277,49 +260,23 @@ async fn the_last_copy_is_copied_at_once_and_others_wait_for_the_repair_delay() 
         settings.repair_delay_ms = Some(24 * 3600 * 1000);
     })
     .await;
-    let mut admin = server.admin();
-    bucket(&mut admin, "data").await;
-    for name in ["n1", "n2", "n3"] {
-        server.add_node(name, name).await;
-    }
-    let mut chunks = Vec::new();
-    for (path, content, nodes) in
-        [("/data/two", b"on two", &["n1", "n2"][..]), ("/data/all", b"on all", &["n1", "n2", "n3"])]
-    {
-        let upload = begin(&mut admin, path).await;
-        let chunk = seal_chunk(&mut admin, &upload, content).await;
-        let planned = plan(&mut admin, &upload, &chunk).await.unwrap();
-        let realm = RealmId::from_slice(&upload.realm_id).unwrap();
-        let scope: [u8; 16] = upload.upload_id.as_ref().try_into().unwrap();
-        let sealed = chunk.bytes.len() as u64;
-        let receipt =
-            |node: &&str| server.fleet.receipt(node, realm, scope, planned.position, chunk.id, sealed);
-        let receipts = nodes.iter().map(receipt).collect();
-        admin.append_page(page(&upload, &chunk, receipts)).await.unwrap();
-        admin.commit_upload(commit(&upload, 6)).await.unwrap();
-        chunks.push((path, chunk.id));
-    }
-    let present = |path: &'static str| {
-        let mut admin = admin.clone();
-        async move {
-            let stat = v1::StatRequest { file: by_path(path), with_copies: true };
-            admin.stat(stat).await.unwrap().into_inner().worst_chunk.unwrap().present
-        }
-    };
+    let admin = data_on(&mut server, &["n1", "n2", "n3"]).await;
+    let two = stored_file(&server, "/data/two", b"on two", &["n1", "n2"]).await;
+    let all = stored_file(&server, "/data/all", b"on all", &["n1", "n2", "n3"]).await;
     // Under its target from the beginning: nothing to wait for.
     eventually("three copies of the first", || {
-        let present = present("/data/two");
-        async move { (present.await == 3).then_some(()) }
+        let two = two.copies(&server);
+        async move { (two.await.present == 3).then_some(()) }
     })
     .await;
     // First n1 goes, then n3, which leaves each chunk with its copy on n2.
     server.add_node("n4", "n4").await;
     server.silence(0);
     eventually("the leader knows that both lack a copy", || {
-        let (present, mut admin) = (present("/data/all"), admin.clone());
+        let (all, mut admin) = (all.copies(&server), admin.clone());
         async move {
             let status = admin.cluster_status(v1::ClusterStatusRequest {}).await.unwrap().into_inner();
-            (present.await == 2 && status.deficits == 2).then_some(())
+            (all.await.present == 2 && status.deficits == 2).then_some(())
         }
     })
     .await;
@@ -327,15 +284,15 @@ async fn the_last_copy_is_copied_at_once_and_others_wait_for_the_repair_delay() 
     assert_eq!(before, 1, "with two copies left, the delay is waited for");
     server.silence(2);
     eventually("two copies again", || {
-        let (two, all) = (present("/data/two"), present("/data/all"));
+        let (two, all) = (two.copies(&server), all.copies(&server));
         let copied = server.fleet.copies.lock().unwrap().len() - before;
-        async move { (copied >= 2 && two.await == 2 && all.await == 2).then_some(()) }
+        async move { (copied >= 2 && two.await.present == 2 && all.await.present == 2).then_some(()) }
     })
     .await;
     let copies = server.fleet.copies.lock().unwrap()[before..].to_vec();
     let n4 = NodeId::new("n4").unwrap();
     assert_eq!(copies.len(), 2);
-    assert!(chunks.iter().all(|(_, id)| copies.contains(&(n4.clone(), *id))));
+    assert!([two, all].iter().all(|file| copies.contains(&(n4.clone(), file.chunk.id))));
     server.stop().await;
 }
 
@@ -381,24 +338,11 @@ async fn a_location_on_a_node_that_does_not_answer_is_refused_at_once() {
         settings.node_suspect_ms = Some(300);
     })
     .await;
-    let mut admin = server.admin();
-    bucket(&mut admin, "data").await;
-    for name in ["n1", "n2", "n3"] {
-        server.add_node(name, name).await;
-    }
-    let upload = begin(&mut admin, "/data/file").await;
-    let chunk = seal_chunk(&mut admin, &upload, b"here").await;
-    let planned = plan(&mut admin, &upload, &chunk).await.unwrap();
-    let realm = RealmId::from_slice(&upload.realm_id).unwrap();
-    let scope: [u8; 16] = upload.upload_id.as_ref().try_into().unwrap();
-    let sealed = chunk.bytes.len() as u64;
-    let receipts =
-        ["n1", "n2"].map(|node| server.fleet.receipt(node, realm, scope, planned.position, chunk.id, sealed));
-    admin.append_page(page(&upload, &chunk, receipts.to_vec())).await.unwrap();
-    admin.commit_upload(commit(&upload, 4)).await.unwrap();
+    let mut admin = data_on(&mut server, &["n1", "n2", "n3"]).await;
+    let file = stored_file(&server, "/data/file", b"here", &["n1", "n2"]).await;
     let put = || v1::PutChunkLocationRequest {
         mutation: mutation(),
-        chunk_id: chunk.id.to_vec().into(),
+        chunk_id: file.chunk.id.to_vec().into(),
         node_id: "n1".into(),
         ..Default::default()
     };
@@ -427,22 +371,8 @@ async fn a_location_on_a_node_that_does_not_answer_is_refused_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_whose_node_does_not_answer_at_first_is_not_forgotten() {
     let mut server = TestServer::start().await;
-    let mut admin = server.admin();
-    bucket(&mut admin, "data").await;
-    for name in ["n1", "n2", "n3"] {
-        server.add_node(name, name).await;
-    }
-    let upload = begin(&mut admin, "/data/file").await;
-    let chunk = seal_chunk(&mut admin, &upload, b"rotten").await;
-    let planned = plan(&mut admin, &upload, &chunk).await.unwrap();
-    let realm = RealmId::from_slice(&upload.realm_id).unwrap();
-    let scope: [u8; 16] = upload.upload_id.as_ref().try_into().unwrap();
-    let sealed = chunk.bytes.len() as u64;
-    let receipts = ["n1", "n2", "n3"]
-        .map(|node| server.fleet.receipt(node, realm, scope, planned.position, chunk.id, sealed));
-    admin.append_page(page(&upload, &chunk, receipts.to_vec())).await.unwrap();
-    admin.commit_upload(commit(&upload, 6)).await.unwrap();
-
+    data_on(&mut server, &["n1", "n2", "n3"]).await;
+    let file = stored_file(&server, "/data/file", b"rotten", &["n1", "n2", "n3"]).await;
     let n1 = NodeId::new("n1").unwrap();
     let incarnation = {
         let mut nodes = server.fleet.nodes.lock().unwrap();
@@ -457,28 +387,21 @@ async fn a_fault_whose_node_does_not_answer_at_first_is_not_forgotten() {
         capacity: 1 << 40,
         free: 1 << 39,
         faults: vec![v1::ChunkFault {
-            realm_id: upload.realm_id.clone(),
-            chunk_id: chunk.id.to_vec().into(),
+            realm_id: file.realm.to_vec().into(),
+            chunk_id: file.chunk.id.to_vec().into(),
             corrupt: true,
         }],
         ..Default::default()
     };
     server.as_server(transport::Role::ChunkServer, "n1").heartbeat(beat).await.unwrap();
-    let worst = || {
-        let mut admin = admin.clone();
-        async move {
-            let stat = v1::StatRequest { file: by_path("/data/file"), with_copies: true };
-            admin.stat(stat).await.unwrap().into_inner().worst_chunk.unwrap()
-        }
-    };
     eventually("the copy is doubted", || {
-        let worst = worst();
+        let worst = file.copies(&server);
         async move { worst.await.locations.iter().any(|at| at.doubted).then_some(()) }
     })
     .await;
     server.fleet.unreachable.lock().unwrap().clear();
     eventually("the copy is made again", || {
-        let (worst, copies) = (worst(), server.fleet.copies.lock().unwrap().len());
+        let (worst, copies) = (file.copies(&server), server.fleet.copies.lock().unwrap().len());
         async move { (copies == 1 && worst.await.present == 3).then_some(()) }
     })
     .await;
@@ -497,15 +420,7 @@ async fn deleted_chunks_leave_the_nodes_after_the_trash_period() {
     };
     admin.create_bucket(request).await.unwrap();
     server.add_node("n1", "a").await;
-    let upload = begin(&mut admin, "/data/file").await;
-    let chunk = seal_chunk(&mut admin, &upload, b"short lived").await;
-    let planned = plan(&mut admin, &upload, &chunk).await.unwrap();
-    let realm = RealmId::from_slice(&upload.realm_id).unwrap();
-    let scope: [u8; 16] = upload.upload_id.as_ref().try_into().unwrap();
-    let receipt =
-        server.fleet.receipt("n1", realm, scope, planned.position, chunk.id, chunk.bytes.len() as u64);
-    admin.append_page(page(&upload, &chunk, vec![receipt.clone()])).await.unwrap();
-    admin.commit_upload(commit(&upload, 11)).await.unwrap();
+    let file = stored_file(&server, "/data/file", b"short lived", &["n1"]).await;
     let delete = v1::DeleteRequest {
         mutation: mutation(),
         file: by_path("/data/file"),
@@ -514,7 +429,7 @@ async fn deleted_chunks_leave_the_nodes_after_the_trash_period() {
     };
     admin.delete(delete).await.unwrap();
     eventually("the node is told to delete", || {
-        let deleted = server.fleet.deletes.lock().unwrap().iter().any(|(_, id)| *id == chunk.id);
+        let deleted = server.fleet.deletes.lock().unwrap().iter().any(|(_, id)| *id == file.chunk.id);
         async move { deleted.then_some(()) }
     })
     .await;
@@ -528,7 +443,7 @@ async fn deleted_chunks_leave_the_nodes_after_the_trash_period() {
     .await;
     // The receipt of then is no proof now.
     let later = begin(&mut admin, "/data/later").await;
-    let replayed = admin.append_page(page(&later, &chunk, vec![receipt])).await;
+    let replayed = admin.append_page(page(&later, &file.chunk, file.receipts)).await;
     assert_eq!(code(replayed), ErrorCode::ReceiptRefused);
     server.stop().await;
 }

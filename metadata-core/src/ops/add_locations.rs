@@ -38,17 +38,12 @@ pub(super) fn apply(ctx: &mut Ctx<'_>, c: &v1::AddLocations) -> OpResult {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{CLUSTER, World, bucket, change, delete};
+    use crate::testing::{CLUSTER, World, change, delete};
     use dfs_proto::v1::command::Kind;
 
     #[test]
     fn a_chunk_in_trash_gets_no_more_copies() {
-        let mut world = World::new();
-        for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c")] {
-            world.node(name, domain);
-        }
-        let ann = world.user("ann");
-        let bucket = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        let (mut world, ann, bucket) = World::with_nodes(&["a", "b", "c"], 3);
         world.file(ann, &bucket, "a", &[1], &["n1", "n2"]);
         let add = |world: &World, n| {
             let changes = vec![change(world.chunk_key(ann, n), world.at("n3"))];

@@ -158,12 +158,7 @@ mod tests {
 
     /// Three nodes in three domains, a bucket of ann's, and an open upload of hers.
     fn world() -> (World, PrincipalId, bytes::Bytes, bytes::Bytes) {
-        let mut world = World::new();
-        for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c")] {
-            world.node(name, domain);
-        }
-        let ann = world.user("ann");
-        let bucket_id = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        let (mut world, ann, bucket_id) = World::with_nodes(&["a", "b", "c"], 3);
         let c = begin(&world, ann, &bucket_id, "a", 3);
         let upload = world.ok(ann, c).created_id;
         (world, ann, bucket_id, upload)

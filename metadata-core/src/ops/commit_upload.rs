@@ -91,16 +91,11 @@ pub(super) fn apply(ctx: &mut Ctx<'_>, c: &v1::CommitUpload) -> OpResult {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{CLUSTER, World, begin, bucket, commit, page, upload_id};
+    use crate::testing::{CLUSTER, World, begin, commit, page, upload_id};
     use dfs_proto::v1::command::Kind;
 
     fn world() -> (World, dfs_types::PrincipalId, bytes::Bytes) {
-        let mut world = World::new();
-        for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c")] {
-            world.node(name, domain);
-        }
-        let ann = world.user("ann");
-        let id = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        let (world, ann, id) = World::with_nodes(&["a", "b", "c"], 3);
         (world, ann, id)
     }
 

@@ -41,18 +41,13 @@ pub(super) fn apply(ctx: &mut Ctx<'_>, c: &v1::PurgeChunks) -> OpResult {
 mod tests {
     use super::*;
     use crate::query;
-    use crate::testing::{CLUSTER, World, bucket, delete};
+    use crate::testing::{CLUSTER, World, delete};
     use dfs_proto::v1::command::Kind;
 
     /// A chunk purged by an order that was made before it was used again would be lost.
     #[test]
     fn a_chunk_used_again_survives_a_late_order_even_from_trash() {
-        let mut world = World::new();
-        for (name, domain) in [("n1", "a"), ("n2", "b")] {
-            world.node(name, domain);
-        }
-        let ann = world.user("ann");
-        let bucket = world.ok(ann, bucket("photos", 2, 0)).created_id;
+        let (mut world, ann, bucket) = World::with_nodes(&["a", "b"], 2);
         world.file(ann, &bucket, "a", &[1], &["n1", "n2"]);
         world.ok(ann, delete(&bucket, "a"));
         world.release_all();
@@ -74,12 +69,7 @@ mod tests {
 
     #[test]
     fn facts_go_when_the_floor_passes() {
-        let mut world = World::new();
-        for (name, domain) in [("n1", "a"), ("n2", "b")] {
-            world.node(name, domain);
-        }
-        let ann = world.user("ann");
-        let bucket = world.ok(ann, bucket("photos", 2, 0)).created_id;
+        let (mut world, ann, bucket) = World::with_nodes(&["a", "b"], 2);
         world.file(ann, &bucket, "a", &[1], &["n1", "n2"]);
         world.ok(ann, delete(&bucket, "a"));
         world.release_all();

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
     use crate::query;
     use crate::rows::ChunkKey;
-    use crate::testing::{CLUSTER, World, bucket, change, chunk_ref};
+    use crate::testing::{CLUSTER, World, change, chunk_ref};
     use dfs_proto::v1::command::Kind;
     use dfs_types::ErrorCode;
     use dfs_types::error::Need;
@@ -96,12 +96,7 @@ mod tests {
     }
 
     fn world() -> (World, dfs_types::PrincipalId, bytes::Bytes) {
-        let mut world = World::new();
-        for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c"), ("n4", "d")] {
-            world.node(name, domain);
-        }
-        let ann = world.user("ann");
-        let bucket = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        let (world, ann, bucket) = World::with_nodes(&["a", "b", "c", "d"], 3);
         (world, ann, bucket)
     }
 

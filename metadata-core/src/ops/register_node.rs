@@ -127,17 +127,12 @@ impl Recheck for v1::SeatRow {
 mod tests {
     use super::*;
     use crate::query;
-    use crate::testing::{CLUSTER, World, bucket, register};
+    use crate::testing::{CLUSTER, World, register};
     use dfs_proto::v1::command::Kind;
 
     #[test]
     fn a_name_has_one_data_directory_at_a_time() {
-        let mut world = World::new();
-        for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c")] {
-            world.node(name, domain);
-        }
-        let ann = world.user("ann");
-        let bucket = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        let (mut world, ann, bucket) = World::with_nodes(&["a", "b", "c"], 3);
         world.file(ann, &bucket, "a", &[1, 2, 3], &["n1", "n2", "n3"]);
         // The same again: only address and domain change.
         world.ok(CLUSTER, register("n1", "z", 1));

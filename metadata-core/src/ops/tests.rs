@@ -232,12 +232,7 @@ fn the_matrix_of_rights() {
 #[test]
 fn commits_copies_and_purges_of_large_files_are_small() {
     use crate::testing::*;
-    let mut world = World::new();
-    for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c")] {
-        world.node(name, domain);
-    }
-    let ann = world.user("ann");
-    let bucket = world.ok(ann, bucket("photos", 3, 0)).created_id;
+    let (mut world, ann, bucket) = World::with_nodes(&["a", "b", "c"], 3);
     let all: Vec<u8> = (0..1000).map(|n| (n % 250) as u8).collect();
     let upload = world.upload(ann, &bucket, "a", &all, &["n1", "n2", "n3"]);
     let rows = |world: &mut World, kind: Kind| {

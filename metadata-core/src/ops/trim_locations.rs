@@ -34,7 +34,7 @@ pub(super) fn apply(ctx: &mut Ctx<'_>, c: &v1::TrimLocations) -> OpResult {
 mod tests {
     use super::*;
     use crate::query;
-    use crate::testing::{CLUSTER, World, bucket, change};
+    use crate::testing::{CLUSTER, World, change};
     use dfs_proto::v1::command::Kind;
     use dfs_types::ErrorCode;
 
@@ -51,12 +51,7 @@ mod tests {
     /// Down, repaired elsewhere, drained, trimmed, removed: redundancy never drops on purpose.
     #[test]
     fn the_life_of_a_lost_node() {
-        let mut world = World::new();
-        for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c"), ("n4", "d")] {
-            world.node(name, domain);
-        }
-        let ann = world.user("ann");
-        let bucket = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        let (mut world, ann, bucket) = World::with_nodes(&["a", "b", "c", "d"], 3);
         world.file(ann, &bucket, "a", &[1, 2, 3, 4, 5], &["n1", "n2", "n3"]);
         world.set_state("n1", v1::NodeState::Down);
         assert_eq!(world.counters().deficits, 0, "only when the leader finds it is time");
@@ -101,12 +96,7 @@ mod tests {
 
     #[test]
     fn spread_is_kept() {
-        let mut world = World::new();
-        for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "b")] {
-            world.node(name, domain);
-        }
-        let ann = world.user("ann");
-        let bucket = world.ok(ann, bucket("photos", 2, 0)).created_id;
+        let (mut world, ann, bucket) = World::with_nodes(&["a", "b", "b"], 2);
         let c = crate::testing::begin(&world, ann, &bucket, "a", 2);
         let upload = world.ok(ann, c).created_id;
         let at = [world.at("n1"), world.at("n2"), world.at("n3")];
@@ -117,12 +107,7 @@ mod tests {
 
     #[test]
     fn doubts_strikes_and_second_copies() {
-        let mut world = World::new();
-        for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c")] {
-            world.node(name, domain);
-        }
-        let ann = world.user("ann");
-        let bucket = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        let (mut world, ann, bucket) = World::with_nodes(&["a", "b", "c"], 3);
         world.file(ann, &bucket, "a", &[1], &["n1", "n2", "n3"]);
         let epoch = |world: &World| world.chunk(ann, 1).unwrap().copies[0].epoch;
         let probed = v1::StoredAt { epoch: epoch(&world), ..world.at("n1") };

@@ -120,16 +120,11 @@ fn page_at(kv: &dyn KvRead, manifest: UploadId, offset: u64) -> Result<u32, RowE
 mod tests {
     use super::*;
     use crate::query;
-    use crate::testing::{CHUNK_BYTES, World, begin, bucket, commit, page};
+    use crate::testing::{CHUNK_BYTES, World, begin, commit, page};
 
     /// Three pages of 2, 1 and 3 chunks of 1,000 bytes.
     fn file() -> (World, v1::VersionRow) {
-        let mut world = World::new();
-        for (name, domain) in [("n1", "a"), ("n2", "b"), ("n3", "c")] {
-            world.node(name, domain);
-        }
-        let ann = world.user("ann");
-        let bucket = world.ok(ann, bucket("photos", 3, 0)).created_id;
+        let (mut world, ann, bucket) = World::with_nodes(&["a", "b", "c"], 3);
         let c = begin(&world, ann, &bucket, "a", 3);
         let upload = world.ok(ann, c).created_id;
         let at = [world.at("n1"), world.at("n2"), world.at("n3")];

@@ -96,6 +96,18 @@ pub struct Stored {
     pub path: String,
     pub chunk: Sealed,
     pub realm: RealmId,
+    /// What the nodes gave for the chunk, in the order they were named.
+    pub receipts: Vec<Vec<u8>>,
+}
+
+/// A bucket `data`, and these nodes, each in a domain of its own.
+pub async fn data_on(server: &mut TestServer, nodes: &[&str]) -> Client {
+    let mut admin = server.admin();
+    bucket(&mut admin, "data").await;
+    for name in nodes {
+        server.add_node(name, name).await;
+    }
+    admin
 }
 
 pub async fn stored_file(server: &TestServer, path: &str, content: &[u8], nodes: &[&str]) -> Stored {
@@ -107,9 +119,10 @@ pub async fn stored_file(server: &TestServer, path: &str, content: &[u8], nodes:
     let scope: [u8; 16] = upload.upload_id.as_ref().try_into().unwrap();
     let sealed = chunk.bytes.len() as u64;
     let receipt = |node: &&str| server.fleet.receipt(node, realm, scope, planned.position, chunk.id, sealed);
-    admin.append_page(page(&upload, &chunk, nodes.iter().map(receipt).collect())).await.unwrap();
+    let receipts: Vec<_> = nodes.iter().map(receipt).collect();
+    admin.append_page(page(&upload, &chunk, receipts.clone())).await.unwrap();
     admin.commit_upload(commit(&upload, content.len() as u64)).await.unwrap();
-    Stored { path: path.into(), chunk, realm }
+    Stored { path: path.into(), chunk, realm, receipts }
 }
 
 impl Stored {

@@ -1,203 +1,19 @@
-//! Groups of members in one process, each with its own directory and TLS port, over real sockets.
+//! Groups of members: elections, changes of membership, disks that are lost or put back in time.
 //! What is awaited is an event with a deadline; nothing sleeps for luck.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dfs_proto::v1;
-use dfs_types::{ClusterId, ErrorCode, NodeId, SystemClock};
+use dfs_types::{ErrorCode, NodeId, SystemClock};
 use futures::future::join_all;
-use tempfile::TempDir;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
-use transport::{
-    Authority, ChannelPool, Dialer, Identity, ListenLimits, Role, ServeOptions, Tls, TlsListener,
-};
+use transport::{Dialer, Identity, Role, Tls};
 
-use super::toy::{Toy, bulky, hash, refused, tick, total};
-use crate::kv::Compression;
+use super::group::{CLUSTER, Group, PATIENCE, soon};
+use super::toy::{bulky, refused, tick};
+use crate::raft::Formation;
 use crate::raft::open::mark_lost;
-use crate::raft::{Consensus, Formation, ForwardHandler, RaftSettings};
-
-const CLUSTER: ClusterId = ClusterId([6; 16]);
-/// Longest any single wait of a test may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn soon() -> Instant {
-    Instant::now() + PATIENCE
-}
-
-struct NoForward;
-
-#[async_trait::async_trait]
-impl ForwardHandler for NoForward {
-    async fn forward(&self, request: v1::ForwardRequest) -> v1::ForwardResponse {
-        v1::ForwardResponse { payload: request.payload, error: None }
-    }
-}
-
-/// What outlives a member's process.
-struct Seat {
-    name: String,
-    address: String,
-    dir: TempDir,
-    tls: Tls,
-}
-
-struct Running {
-    consensus: Consensus,
-    stop: oneshot::Sender<()>,
-    serving: JoinHandle<()>,
-}
-
-struct Group {
-    authority: Authority,
-    seats: BTreeMap<String, Seat>,
-    running: BTreeMap<String, Running>,
-}
-
-impl Group {
-    fn new() -> Self {
-        let authority = Authority::create(CLUSTER, &SystemClock::new()).unwrap();
-        Self { authority, seats: BTreeMap::new(), running: BTreeMap::new() }
-    }
-
-    /// Takes a free port for a new member.
-    async fn seat(&mut self, name: &str) {
-        let identity = Identity::new(CLUSTER, Role::MetadataServer, NodeId::new(name).unwrap());
-        let issued = self.authority.issue(&identity, &[], &SystemClock::new()).unwrap();
-        let (ca, cert, key) = (self.authority.cert_pem(), &issued.cert_pem, &issued.key_pem);
-        let tls = Tls::server(ca.as_bytes(), cert.as_bytes(), key.as_bytes()).unwrap();
-        let listener = TlsListener::bind("127.0.0.1:0", tls.clone(), ListenLimits::default()).await.unwrap();
-        let address = listener.local_addr().to_string();
-        drop(listener);
-        let seat = Seat { name: name.into(), address, dir: tempfile::tempdir().unwrap(), tls };
-        self.seats.insert(name.into(), seat);
-    }
-
-    async fn start(&mut self, name: &str) {
-        let seat = &self.seats[name];
-        let settings = RaftSettings {
-            heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(500),
-            election_max: Duration::from_millis(1000),
-            compression: Compression::None,
-            block_cache_bytes: 4 << 20,
-            snapshot_entries: 1_000_000,
-            keep_entries: 0,
-            ..RaftSettings::new(&seat.name, &seat.address, CLUSTER, seat.dir.path())
-        };
-        let pool = ChannelPool::new(Dialer::new(seat.tls.clone()));
-        let consensus = Consensus::start_with(settings, pool, Arc::new(Toy)).await.unwrap();
-        let service = consensus.raft_service(Arc::new(NoForward));
-        let router = tonic::service::Routes::new(service).into_axum_router();
-        // The port was free a moment ago; whoever holds it now lets go of it soon.
-        let deadline = soon();
-        let listener = loop {
-            match TlsListener::bind(&seat.address, seat.tls.clone(), ListenLimits::default()).await {
-                Ok(listener) => break listener,
-                Err(error) if Instant::now() > deadline => panic!("{error}"),
-                Err(_) => tokio::task::yield_now().await,
-            }
-        };
-        let (stop, stopped) = oneshot::channel();
-        let options = ServeOptions { drain: Duration::from_millis(1), ..ServeOptions::default() };
-        let serving = tokio::spawn(async move {
-            let ended = async move { drop(stopped.await) };
-            transport::serve(listener, router, ended, options).await;
-        });
-        self.running.insert(name.into(), Running { consensus, stop, serving });
-    }
-
-    /// Ends a member as a kill would, as far as one process allows: its port closes, its core stops,
-    /// nothing is handed over. Returns when its directory is free.
-    async fn kill(&mut self, name: &str) {
-        let Running { consensus, stop, serving } = self.running.remove(name).unwrap();
-        drop(stop);
-        serving.await.unwrap();
-        timeout(PATIENCE, consensus.close()).await.expect("closed");
-    }
-
-    fn wipe(&mut self, name: &str) {
-        self.seats.get_mut(name).unwrap().dir = tempfile::tempdir().unwrap();
-    }
-
-    fn initial(&self) -> BTreeMap<String, String> {
-        self.seats.values().map(|seat| (seat.name.clone(), seat.address.clone())).collect()
-    }
-
-    fn at(&self, name: &str) -> &Consensus {
-        &self.running[name].consensus
-    }
-
-    /// A group that has formed.
-    async fn formed(names: &[&str]) -> Self {
-        let mut group = Self::new();
-        for name in names {
-            group.seat(name).await;
-        }
-        for name in names {
-            group.start(name).await;
-        }
-        let initial = group.initial();
-        let forming = group.running.values().map(|member| member.consensus.form_cluster(&initial));
-        let formations = timeout(PATIENCE, join_all(forming)).await.expect("formed");
-        let formed = formations.iter().filter(|formation| *formation.as_ref().unwrap() == Formation::Formed);
-        assert_eq!(formed.count(), 1);
-        group
-    }
-
-    /// The name of the member that leads, once one does.
-    async fn leader(&self) -> String {
-        let waits = self.running.iter().map(|(name, member)| {
-            let mut leadership = member.consensus.leadership();
-            Box::pin(async move {
-                if leadership.wait_for(|lead| lead.leading).await.is_err() {
-                    // It stopped itself, and will never lead.
-                    std::future::pending::<()>().await;
-                }
-                name.clone()
-            })
-        });
-        timeout(PATIENCE, futures::future::select_all(waits)).await.expect("a leader").0
-    }
-
-    /// Proposes wherever the lead is until it is done. Ticks are not idempotent: only for groups
-    /// whose lead does not move during the call.
-    async fn propose(&self, command: v1::Command) -> v1::CommandResult {
-        let leader = self.leader().await;
-        self.at(&leader).propose(command, soon()).await.unwrap()
-    }
-
-    async fn read_total(&self) -> u64 {
-        let leader = self.leader().await;
-        total(&self.at(&leader).read(soon()).await.unwrap())
-    }
-
-    /// Waits until all running members have applied what the leader has, then compares hashes.
-    async fn agree(&self) {
-        let leader = self.leader().await;
-        let view = self.at(&leader).read(soon()).await.unwrap();
-        for (name, member) in &self.running {
-            let mut progress = member.consensus.progress();
-            let wanted = view.position().log_index();
-            let reached = progress.wait_for(|now| now.applied.is_some_and(|id| id.index >= wanted));
-            timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{name} does not catch up")).unwrap();
-            let theirs = member.consensus.local_view().unwrap();
-            assert_eq!((total(&theirs), hash(&theirs)), (total(&view), hash(&view)), "{name}");
-        }
-    }
-
-    async fn end(mut self) {
-        for name in self.running.keys().cloned().collect::<Vec<_>>() {
-            self.kill(&name).await;
-        }
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_alone_answers_each_command_by_its_place() {
@@ -240,7 +56,7 @@ async fn three_members_survive_their_leader_and_it_comes_back() {
     }
     group.agree().await;
     let old = group.leader().await;
-    let follower = group.running.keys().find(|name| **name != old).unwrap().clone();
+    let follower = group.follower().await;
     let error = group.at(&follower).propose(tick(1), soon()).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::Unavailable);
     let error = group.at(&follower).read(soon()).await.map(|_| ()).unwrap_err();
@@ -284,7 +100,7 @@ async fn a_leader_that_leaves_hands_the_lead_over() {
         let old = group.leader().await;
         let term = group.at(&old).metrics_snapshot().term;
         if round == 1 {
-            let dead = group.running.keys().find(|name| **name != old).unwrap().clone();
+            let dead = group.follower().await;
             group.kill(&dead).await;
         }
         let begun = Instant::now();
@@ -319,7 +135,7 @@ async fn one_alone_hands_nothing_over_and_others_take_no_order_but_their_leaders
     group.agree().await;
     let leader = group.leader().await;
     let term = group.at(&leader).metrics_snapshot().term;
-    let follower = group.running.keys().find(|name| **name != leader).unwrap().clone();
+    let follower = group.follower().await;
     let member = group.at(&follower).me();
     let mut client = group.at(&leader).client(&member).unwrap();
     let own = group.at(&leader).me().raft_id;
@@ -379,8 +195,7 @@ async fn a_wiped_member_waits_to_be_added_and_gets_the_state_by_snapshot() {
         group.propose(tick(number)).await;
     }
     group.agree().await;
-    let leader = group.leader().await;
-    let wiped = group.running.keys().find(|name| **name != leader).unwrap().clone();
+    let wiped = group.follower().await;
     let old_id = group.at(&wiped).me().raft_id;
     group.kill(&wiped).await;
     group.wipe(&wiped);
@@ -402,9 +217,7 @@ async fn a_wiped_member_waits_to_be_added_and_gets_the_state_by_snapshot() {
         // Blank among members of a cluster: it neither votes nor forms one of its own.
         let mut forming = Box::pin(group.at(&wiped).form_cluster(&initial));
         assert!(timeout(Duration::from_millis(600), &mut forming).await.is_err());
-        let leader = group.leader().await;
-        let address = group.seats[&wiped].address.clone();
-        group.at(&leader).add_member(&wiped, &address, 1, soon()).await.unwrap();
+        group.add(&wiped).await;
         assert_eq!(timeout(PATIENCE, forming).await.unwrap().unwrap(), Formation::Member);
     }
     group.agree().await;
@@ -429,11 +242,9 @@ async fn members_are_added_removed_and_moved_while_it_runs() {
     for name in ["m2", "m3"] {
         group.seat(name).await;
         group.start(name).await;
-        let address = group.seats[name].address.clone();
-        let leader = group.leader().await;
-        group.at(&leader).add_member(name, &address, 1, soon()).await.unwrap();
+        group.add(name).await;
         // Asked twice it is done already.
-        group.at(&leader).add_member(name, &address, 1, soon()).await.unwrap();
+        group.add(name).await;
     }
     group.agree().await;
     let leader = group.leader().await;
@@ -447,9 +258,7 @@ async fn members_are_added_removed_and_moved_while_it_runs() {
     group.seat("m3").await;
     group.seats.get_mut("m3").unwrap().dir = dir;
     group.start("m3").await;
-    let address = group.seats["m3"].address.clone();
-    let leader = group.leader().await;
-    group.at(&leader).add_member("m3", &address, 1, soon()).await.unwrap();
+    group.add("m3").await;
     group.propose(tick(1)).await;
     group.agree().await;
     assert_eq!(group.at(&leader).members().await.len(), 3);
@@ -462,7 +271,7 @@ async fn members_are_added_removed_and_moved_while_it_runs() {
     group.agree().await;
     let now = group.leader().await;
     assert_eq!(group.at(&now).members().await.len(), 2);
-    let other = group.running.keys().find(|name| **name != now).unwrap().clone();
+    let other = group.follower().await;
     group.at(&now).remove_member(&other, soon()).await.unwrap();
     let error = group.at(&now).remove_member(&now, soon()).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::FailedPrecondition);
@@ -475,8 +284,7 @@ async fn a_follower_that_lost_its_tail_is_blank_afterwards() {
     let mut group = Group::formed(&["m1", "m2", "m3"]).await;
     group.propose(tick(3)).await;
     group.agree().await;
-    let leader = group.leader().await;
-    let follower = group.running.keys().find(|name| **name != leader).unwrap().clone();
+    let follower = group.follower().await;
     let old_id = group.at(&follower).me().raft_id;
     group.kill(&follower).await;
     mark_lost(group.seats[&follower].dir.path(), "a test").unwrap();
@@ -484,24 +292,10 @@ async fn a_follower_that_lost_its_tail_is_blank_afterwards() {
     assert_ne!(group.at(&follower).me().raft_id, old_id);
     // The leader still has the old id as a voter, and goes on with the other one.
     group.propose(tick(4)).await;
-    let address = group.seats[&follower].address.clone();
-    let leader = group.leader().await;
-    group.at(&leader).add_member(&follower, &address, 1, soon()).await.unwrap();
+    group.add(&follower).await;
     group.agree().await;
     assert_eq!(group.read_total().await, 7);
     group.end().await;
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for file in fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
-        let target = to.join(file.file_name());
-        match file.file_type().unwrap().is_dir() {
-            true => copy_all(&file.path(), &target),
-            false => drop(fs::copy(file.path(), target).unwrap()),
-        }
-    }
 }
 
 /// The whole disk is put back to an earlier moment, witness and all: only the leader can know.
@@ -511,12 +305,9 @@ async fn a_follower_put_back_in_time_stops_itself() {
     group.propose(tick(3)).await;
     group.agree().await;
     let leader = group.leader().await;
-    let follower = group.running.keys().find(|name| **name != leader).unwrap().clone();
+    let follower = group.follower().await;
     let old_id = group.at(&follower).me().raft_id;
-    group.kill(&follower).await;
-    let earlier = tempfile::tempdir().unwrap();
-    copy_all(group.seats[&follower].dir.path(), earlier.path());
-    group.start(&follower).await;
+    let earlier = group.copy_of_disk(&follower).await;
     for _ in 0..10 {
         group.propose(tick(1)).await;
     }
@@ -531,9 +322,7 @@ async fn a_follower_put_back_in_time_stops_itself() {
     group.kill(&follower).await;
     group.start(&follower).await;
     assert_ne!(group.at(&follower).me().raft_id, old_id);
-    let address = group.seats[&follower].address.clone();
-    let leader = group.leader().await;
-    group.at(&leader).add_member(&follower, &address, 1, soon()).await.unwrap();
+    group.add(&follower).await;
     group.agree().await;
     assert_eq!(group.read_total().await, 13);
     group.end().await;
@@ -548,10 +337,7 @@ async fn a_leader_put_back_in_time_does_not_lead_on() {
     group.propose(tick(3)).await;
     group.agree().await;
     let leader = group.leader().await;
-    let earlier = tempfile::tempdir().unwrap();
-    group.kill(&leader).await;
-    copy_all(group.seats[&leader].dir.path(), earlier.path());
-    group.start(&leader).await;
+    let earlier = group.copy_of_disk(&leader).await;
     group.leader().await;
     for _ in 0..10 {
         group.propose(tick(1)).await;
@@ -572,10 +358,7 @@ async fn a_member_put_back_in_time_while_nobody_led_is_told() {
     let mut group = Group::formed(&["m1", "m2", "m3"]).await;
     group.propose(tick(3)).await;
     group.agree().await;
-    let earlier = tempfile::tempdir().unwrap();
-    group.kill("m2").await;
-    copy_all(group.seats["m2"].dir.path(), earlier.path());
-    group.start("m2").await;
+    let earlier = group.copy_of_disk("m2").await;
     group.propose(tick(1)).await;
     group.agree().await;
     let marks = group.seats["m1"].dir.path().join("marks");

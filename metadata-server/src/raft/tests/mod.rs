@@ -4,5 +4,6 @@
 mod cluster;
 mod conformance;
 mod directory;
+mod group;
 mod install;
 mod toy;
