@@ -13,7 +13,6 @@ pub mod grpc_reflection;
 pub mod hardening;
 pub mod health;
 pub mod http_metrics;
-pub mod json;
 pub mod logging;
 pub mod metrics;
 pub mod probe;
