@@ -15,9 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use chunk_format::record::{
-    RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
-};
+use chunk_format::record::{RECORD_HEADER_BYTES, RecordKind};
 use dfs_types::Position;
 use metadata_core::invariants::check_invariants;
 use metadata_core::kv::KvRead;
@@ -211,31 +209,22 @@ impl Disk {
     }
 
     fn scan(&mut self, path: &Path) -> Result<()> {
-        let file = File::open(path)?;
-        let mut head = [0u8; SEGMENT_HEADER_BYTES];
-        file.read_exact_at(&mut head, 0)?;
-        let segment = SegmentHeader::decode(&head)?;
-        let mut offset = SEGMENT_HEADER_BYTES as u64;
-        let mut raw = [0u8; RECORD_HEADER_BYTES];
-        while file.read_exact_at(&mut raw, offset).is_ok() {
-            let Ok(header) = RecordHeader::decode(&raw, Some(&segment.tag)) else { break };
+        for (offset, header) in disks::records(path)? {
             let name = (header.realm, header.chunk);
-            let extent = header.extent_bytes();
             let raise = |epochs: &mut BTreeMap<ChunkName, Position>| {
                 let epoch = epochs.entry(name).or_default();
                 *epoch = header.epoch.max(*epoch);
             };
             match header.kind {
-                RecordKind::Data if disks::complete(&file, offset, &raw, &header) => {
+                RecordKind::Data => {
                     raise(&mut self.epochs);
                     let record = disks::DataRecord { file: path.to_owned(), offset, header };
                     self.records.entry(name).or_default().push(record);
                 }
                 RecordKind::Touch => raise(&mut self.epochs),
                 RecordKind::Delete => raise(&mut self.deleted),
-                RecordKind::Data | RecordKind::Quarantine | RecordKind::Seal => {}
+                RecordKind::Quarantine | RecordKind::Seal => {}
             }
-            offset += extent;
         }
         Ok(())
     }

@@ -30,7 +30,16 @@ pub struct DataRecord {
 pub fn data_records(data_dir: &Path) -> Result<Vec<DataRecord>> {
     let (mut found, mut deleted) = (Vec::new(), BTreeMap::<ChunkName, Position>::new());
     for path in segment_files(data_dir)? {
-        scan(&path, &mut found, &mut deleted).with_context(|| path.display().to_string())?;
+        for (offset, header) in records(&path).with_context(|| path.display().to_string())? {
+            match header.kind {
+                RecordKind::Data => found.push(DataRecord { file: path.clone(), offset, header }),
+                RecordKind::Delete => {
+                    let below = deleted.entry((header.realm, header.chunk)).or_default();
+                    *below = header.epoch.max(*below);
+                }
+                RecordKind::Touch | RecordKind::Quarantine | RecordKind::Seal => {}
+            }
+        }
     }
     found.retain(|record: &DataRecord| {
         deleted
@@ -55,31 +64,28 @@ pub fn segment_files(data_dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(segments)
 }
 
-fn scan(path: &Path, found: &mut Vec<DataRecord>, deleted: &mut BTreeMap<ChunkName, Position>) -> Result<()> {
+/// The records of a segment file as far as their headers are whole, each with its offset. Data records that
+/// are not complete are passed over.
+pub fn records(path: &Path) -> Result<Vec<(u64, RecordHeader)>> {
     let file = File::open(path)?;
     let mut head = [0u8; SEGMENT_HEADER_BYTES];
     file.read_exact_at(&mut head, 0)?;
     let segment = SegmentHeader::decode(&head)?;
+    let mut found = Vec::new();
     let mut offset = SEGMENT_HEADER_BYTES as u64;
     let mut raw = [0u8; RECORD_HEADER_BYTES];
     while file.read_exact_at(&mut raw, offset).is_ok() {
         let Ok(header) = RecordHeader::decode(&raw, Some(&segment.tag)) else { break };
-        match header.kind {
-            RecordKind::Data if complete(&file, offset, &raw, &header) => {
-                found.push(DataRecord { file: path.to_owned(), offset, header });
-            }
-            RecordKind::Delete => {
-                let below = deleted.entry((header.realm, header.chunk)).or_default();
-                *below = header.epoch.max(*below);
-            }
-            RecordKind::Data | RecordKind::Touch | RecordKind::Quarantine | RecordKind::Seal => {}
+        let extent = header.extent_bytes();
+        if header.kind != RecordKind::Data || complete(&file, offset, &raw, &header) {
+            found.push((offset, header));
         }
-        offset += header.extent_bytes();
+        offset += extent;
     }
-    Ok(())
+    Ok(found)
 }
 
-pub fn complete(file: &File, offset: u64, raw: &[u8; RECORD_HEADER_BYTES], header: &RecordHeader) -> bool {
+fn complete(file: &File, offset: u64, raw: &[u8; RECORD_HEADER_BYTES], header: &RecordHeader) -> bool {
     let groups_at = groups_offset(header.sealed_len);
     let trailer_at = trailer_offset(header.sealed_len);
     let mut groups = vec![0u8; (trailer_at - groups_at) as usize];

@@ -1,6 +1,6 @@
 //! Partitions among the metadata servers, with a history of concurrent clients checked at the end.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -84,6 +84,24 @@ pub(super) fn more_changes(
     })
 }
 
+/// Waits until a drawn number of changes more, `least` or up to twice as many, is acknowledged to the clients
+/// wanted, a few at a time: work goes on steadily. The clients pause between calls, so this is many election
+/// timeouts on a fast machine too.
+fn work_goes_on(
+    load: &Load,
+    context: &Context,
+    label: &str,
+    least: u64,
+    wanted: impl Fn(u32) -> bool,
+) -> Result<()> {
+    const FEW: usize = 20;
+    let count = least + content::number(context.seed, label, least);
+    for _ in 0..count / FEW as u64 {
+        more_changes(load, FEW, ELECTED, &wanted)?;
+    }
+    Ok(())
+}
+
 fn leader_cut_off(context: &Context) -> Result<()> {
     let (cluster, net) = Net::start(&ClusterOptions::default(), context.seed)?;
     let mut ledger = Ledger::new(&cluster, context.seed)?;
@@ -103,10 +121,10 @@ fn leader_cut_off(context: &Context) -> Result<()> {
         let start = load.now();
         more_changes(&load, 40, ELECTED, with_others)
             .with_context(|| format!("{leader} is cut off\n{}", cluster.log_tails(12)))?;
+        not_ready(&cluster, &leader)?;
         // What the old leader's side was told before it noticed, it may keep; from then on, nothing.
         let before = load.acknowledged(with_leader);
-        let rest = 3 + content::number(context.seed, &format!("rest {round}"), 5);
-        std::thread::sleep(Duration::from_secs(rest));
+        work_goes_on(&load, context, &format!("rest {round}"), 100, with_others)?;
         let after = load.acknowledged(with_leader);
         ensure!(after == before, "a leader without a majority acknowledged {} changes", after - before);
         println!("{leader} cut off for {:.1} s", (load.now() - start) as f64 / 1e6);
@@ -137,10 +155,7 @@ fn one_way_partition(context: &Context) -> Result<()> {
         if to_follower {
             not_ready(&cluster, to)?;
         }
-        let until = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < until {
-            more_changes(&load, 10, ELECTED, |_| true).with_context(told)?;
-        }
+        work_goes_on(&load, context, &format!("during {label}"), 300, |_| true).with_context(told)?;
         let during = term(&cluster)?;
         drop(cut);
         more_changes(&load, 20, ELECTED, |_| true).with_context(told)?;
@@ -170,13 +185,13 @@ fn isolated_member_returns(context: &Context) -> Result<()> {
     let cut = net.isolate(&[follower]);
     let isolated = load.now();
     not_ready(&cluster, follower)?;
-    // Many election timeouts.
-    std::thread::sleep(Duration::from_secs(12));
+    work_goes_on(&load, context, "away", 300, |_| true)?;
     drop(cut);
     let returned = load.now();
-    std::thread::sleep(Duration::from_secs(6));
-    let settled = load.now();
+    // Ready means that it heard the leader again: a higher term of its own would have been told by then.
     all_ready(&cluster, Duration::from_secs(20))?;
+    work_goes_on(&load, context, "back", 100, |_| true)?;
+    let settled = load.now();
     let (after, leads) = (term(&cluster)?, cluster.leader()?);
     let summary = load.stop()?;
     let (away, back) = (summary.pause(isolated, returned), summary.pause(returned, settled));
