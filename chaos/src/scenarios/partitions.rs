@@ -155,7 +155,7 @@ fn one_way_partition(context: &Context) -> Result<()> {
         if to_follower {
             not_ready(&cluster, to)?;
         }
-        work_goes_on(&load, context, &format!("during {label}"), 300, |_| true).with_context(told)?;
+        work_goes_on(&load, context, &format!("during {label}"), 200, |_| true).with_context(told)?;
         let during = term(&cluster)?;
         drop(cut);
         more_changes(&load, 20, ELECTED, |_| true).with_context(told)?;
@@ -185,7 +185,7 @@ fn isolated_member_returns(context: &Context) -> Result<()> {
     let cut = net.isolate(&[follower]);
     let isolated = load.now();
     not_ready(&cluster, follower)?;
-    work_goes_on(&load, context, "away", 300, |_| true)?;
+    work_goes_on(&load, context, "away", 200, |_| true)?;
     drop(cut);
     let returned = load.now();
     // Ready means that it heard the leader again: a higher term of its own would have been told by then.
