@@ -53,7 +53,8 @@ pub struct Heartbeats {
     /// Which address is asked.
     address: usize,
     failures_in_a_row: usize,
-    registered: bool,
+    /// The capacity told with the registration, 0 if it was not known yet; None: not registered.
+    registered: Option<u64>,
     usage: Usage,
     interval: Duration,
     last_error: Option<String>,
@@ -66,7 +67,7 @@ impl Heartbeats {
             membership,
             address: 0,
             failures_in_a_row: 0,
-            registered: false,
+            registered: None,
             usage: Usage::default(),
             interval: Duration::from_millis(NODE_HEARTBEAT_MS),
             last_error: None,
@@ -77,8 +78,11 @@ impl Heartbeats {
     async fn beat(&mut self) -> Duration {
         self.look_at_usage().await;
         let address = self.membership.metadata[self.address].clone();
+        // A node that registered while its store was being opened did not know its size, which is what a new
+        // leader goes by until it hears the node itself.
+        let known = self.registered.filter(|told| *told > 0 || self.usage.capacity == 0);
         let result =
-            if self.registered { self.heartbeat(&address).await } else { self.register(&address).await };
+            if known.is_some() { self.heartbeat(&address).await } else { self.register(&address).await };
         match result {
             Ok(wait) => {
                 self.failures_in_a_row = 0;
@@ -113,12 +117,13 @@ impl Heartbeats {
     async fn register(&mut self, address: &str) -> Result<Duration, DfsError> {
         let Membership { node, peers, data_dir, advertise, domain, .. } = &self.membership;
         let joined = data_dir.lock().expect("no panic while the identity is held").identity().cluster;
+        let capacity = self.usage.capacity;
         let request = RegisterNodeRequest {
             node_id: node.id.to_string(),
             incarnation: node.incarnation.to_vec().into(),
             address: advertise.clone(),
             domain: domain.clone(),
-            capacity: self.usage.capacity,
+            capacity,
             used: self.usage.used,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_id: joined.map(ClusterId::to_vec).unwrap_or_default().into(),
@@ -144,7 +149,7 @@ impl Heartbeats {
 
         node.learn(asked_at, answer.cluster_time_ms, answer.epoch_floor, Position(answer.position));
         node.registered(NodeKeys::derive(&secret));
-        self.registered = true;
+        self.registered = Some(capacity);
         tracing::info!(address, incarnation = %node.incarnation, "registered");
         // The leader knows nothing of our disk yet.
         Ok(Duration::ZERO)
@@ -172,7 +177,7 @@ impl Heartbeats {
         node.learn(asked_at, answer.cluster_time_ms, answer.epoch_floor, Position(answer.position));
         if answer.register_again {
             tracing::info!(address, "the leader asks for a new registration");
-            self.registered = false;
+            self.registered = None;
             return Ok(Duration::ZERO);
         }
         node.faults.told(&faults);

@@ -1,3 +1,4 @@
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dfs_types::ErrorCode;
@@ -8,7 +9,11 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use transport::{Dialer, Expect, Role, Tls};
 
-use super::cluster::{TestCluster, TestNode, UPLOAD, chunk, dead_address, key, messages};
+use super::cluster::{TestCluster, TestNode, UPLOAD, chunk, dead_address, key, messages, opened_as};
+use super::metadata::Told;
+use crate::store::ChunkStore;
+use crate::store::memory::MemoryStore;
+use crate::upkeep::Pace;
 
 /// The status line's number and the body of an HTTP/1.1 answer.
 async fn http(tls: Tls, node: &TestNode, path: &str) -> (u16, String) {
@@ -51,10 +56,36 @@ async fn a_node_may_start_before_the_metadata_service() {
 async fn a_forgotten_node_registers_again() {
     let cluster = TestCluster::start().await;
     let _n1 = cluster.node("n1").await;
+    let before = cluster.metadata.until(|told| Some(told.registrations)).await;
     cluster.metadata.forget("n1");
     let again =
-        cluster.metadata.until(|told| (told.registrations == 2).then(|| told.registered["n1"].clone()));
+        cluster.metadata.until(|told| (told.registrations > before).then(|| told.registered["n1"].clone()));
     assert_eq!(again.await.cluster_id[..], cluster.id.0, "now it says where it belongs");
+}
+
+/// A node that registers while its store is being opened tells no capacity, and the state kept that: a leader elected
+/// before it heard the node again took it for one without room, and refused puts (scenario `kill-leader-mid-put`).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_tells_its_capacity_once_its_store_is_open() {
+    let cluster = TestCluster::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let store: Arc<dyn ChunkStore> = Arc::new(MemoryStore::new(1 << 20));
+    let (go, may_open) = std::sync::mpsc::channel::<()>();
+    let (may_open, opened) = (Mutex::new(may_open), store.clone());
+    let open = opened_as(move || {
+        may_open.lock().unwrap().recv().unwrap();
+        opened.clone()
+    });
+    let (server, shutdown) = cluster.server("n1", &dir, open, Pace::default()).await;
+    let told = cluster.metadata.until(|told| told.registered.get("n1").cloned()).await;
+    assert_eq!(told.capacity, 0);
+    let rebuilding = |told: &Told| told.heartbeats.get("n1").filter(|beat| beat.index_rebuilding).cloned();
+    cluster.metadata.until(rebuilding).await;
+    go.send(()).unwrap();
+    let n1 = TestNode::new(server, shutdown, dir, store);
+    n1.server.health().until_ready().await;
+    let told = cluster.metadata.until(|told| Some(told.registered["n1"].clone())).await;
+    assert_eq!(told.capacity, 1 << 20);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
