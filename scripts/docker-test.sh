@@ -4,6 +4,10 @@
 # one is started for this test alone, with a data root of its own, and stopped again. A base image that is
 # not there and cannot be pulled is stood in for by the same Debian release, made by debootstrap, under the
 # tag that the Dockerfile names.
+#
+# SOURCE=1 compiles the programs inside the image, as `make docker-up` does where there is nothing but Docker:
+# with a PATH of no more than that. A builder that cannot be pulled is stood in for by the same Debian release
+# with a compiler of C and this machine's Rust. About half an hour of two cores, and 10 GB while it runs.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -13,6 +17,10 @@ work=$(mktemp -d)
 engine=
 finish() {
   status=$?
+  if [ "${SOURCE:-0}" = 1 ] && [ -d "$work/path" ]; then
+    docker_alone make --no-print-directory docker-down VOLUMES=1 YES=1 >/dev/null 2>&1 || true
+    docker image rm -f distribute/{metadata-server,chunk-server,dfsctl}:source-$$ >/dev/null 2>&1 || true
+  fi
   if [ -n "$engine" ]; then
     kill "$engine" 2>/dev/null || true
     for _ in $(seq 300); do kill -0 "$engine" 2>/dev/null || break; sleep 0.1; done
@@ -71,7 +79,55 @@ need_base() { # IMAGE RELEASE
   docker import "$tar" "$1" >/dev/null
 }
 
+# rust:VERSION-RELEASE: no more than what that image, in its slim form, has.
+need_builder() { # IMAGE
+  docker image inspect "$1" >/dev/null 2>&1 && return 0
+  timeout 60 docker pull -q "$1" >/dev/null 2>&1 && return 0
+  local rust release=${1##*-} version
+  version=${1#*:}
+  version=${version%%-*}
+  rust=$(rustc --print sysroot) || die "no registry has $1, and there is no Rust here to stand in for it"
+  [[ $("$rust/bin/rustc" --version) == "rustc $version."* ]] || die "$1 is wanted, and here is $("$rust/bin/rustc" --version)"
+  need_base "debian:$release-slim" "$release"
+  stage "No registry has $1 for us: $release with the Rust of this machine in its place"
+  mkdir "$work/builder"
+  cp /etc/ssl/certs/ca-certificates.crt "$work/builder/"
+  cat >"$work/builder/Dockerfile" <<LINES
+FROM debian:$release-slim
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY bin /usr/local/cargo/bin
+COPY lib /usr/local/cargo/lib
+ENV CARGO_HOME=/usr/local/cargo PATH=/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+LINES
+  tar -ch -C "$work/builder" Dockerfile ca-certificates.crt -C "$rust" bin lib | DOCKER_BUILDKIT=1 docker build -q -t "$1" - >/dev/null
+}
+
+# A machine with Docker, make and what every system has. Whatever else the way needs is missing here.
+docker_alone() {
+  local name at
+  mkdir "$work/path" "$work/home"
+  for name in bash sh env make docker docker-compose dirname basename mktemp rm mkdir cat cut head tail sed grep sha256sum seq sleep; do
+    at=$(command -v "$name") || continue
+    ln -s "$at" "$work/path/$name"
+  done
+  env -i "PATH=$work/path" "HOME=$work/home" "DOCKER_HOST=${DOCKER_HOST:-}" "TMPDIR=$work" \
+    COMPOSE_PROJECT_NAME="dfs-source-$$" DFS_IMAGE_TAG="source-$$" DFS_PORT=0 "$@"
+}
+
+from_source() {
+  need_builder "$(sed -n 's/^ARG BUILDER=//p' docker/Dockerfile)"
+  local verb start
+  for verb in docker-up docker-down docker-up "docker-down VOLUMES=1 YES=1"; do
+    start=$SECONDS
+    # shellcheck disable=SC2086 # words of a command line
+    docker_alone make --no-print-directory $verb
+    stage "make $verb: $((SECONDS - start)) s"
+  done
+  docker images --format '{{.Repository}} {{.Size}}' --filter "reference=distribute/*:source-$$"
+}
+
 if ! docker info >/dev/null 2>&1; then start_engine; fi
 base=$(sed -n 's/^ARG BASE=//p' docker/Dockerfile)
 need_base "$base" "$(sed 's/.*:\([a-z]*\).*/\1/' <<<"$base")"
-PREBUILT=1 scripts/docker.sh test
+if [ "${SOURCE:-0}" = 1 ]; then from_source; else PREBUILT=1 scripts/docker.sh test; fi

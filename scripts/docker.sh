@@ -35,6 +35,8 @@ build() {
       strip --strip-debug -o "$context/$name" "$bin/$name" 2>/dev/null || cp "$bin/$name" "$context/$name"
     done
   fi
+  # A folder without git has no commit to tell of, which is not worth a failure.
+  args+=(--build-arg "DFS_BUILD_COMMIT=${DFS_BUILD_COMMIT:-$(git describe --always --dirty --abbrev=12 2>/dev/null || true)}")
   for target in metadata-server chunk-server dfsctl; do
     stage "image distribute/$target:$tag"
     docker build -q -f docker/Dockerfile "${args[@]}" --target "$target" -t "distribute/$target:$tag" "$context" >&2 || {
