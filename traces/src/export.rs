@@ -5,10 +5,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dfs_types::limits::{TRACE_BATCH_SPANS, TRACE_QUEUE_SPANS};
+use dfs_types::limits::{TRACE_BATCH_SPANS, TRACE_QUEUE_SPANS, TRACE_TIMEOUT_MS};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::{RetryPolicy, SpanExporter as Otlp, WithTonicConfig};
+use opentelemetry_otlp::{RetryPolicy, SpanExporter as Otlp, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
@@ -21,8 +21,9 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::sampler::{Asked, share};
+use crate::tls::Tls;
 
-/// Names the collector, such as `http://127.0.0.1:4317` (OTLP over gRPC, without TLS).
+/// Names the collector: `http://127.0.0.1:4317` (OTLP over gRPC), or `https://` with [`crate::CERTIFICATE`].
 pub const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 /// Whose spans are sent: ours. Those of libraries, the exporter's own connection first, are not.
@@ -56,13 +57,14 @@ where
     let Some(endpoint) = std::env::var_os(ENDPOINT).filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
-    let plain = endpoint.to_str().is_some_and(|text| text.starts_with("http://"));
-    if !plain {
-        return Err(format!(
-            "no traces: {ENDPOINT} must begin with http:// (a collector or an agent near by)"
-        ));
-    }
-    let started = start(service, instance).map_err(|error| format!("no traces: {ENDPOINT}: {error}"))?;
+    let endpoint = endpoint.into_string().unwrap_or_default();
+    let tls = match endpoint.split_once("://") {
+        Some(("http", _)) => None,
+        Some(("https", _)) => Some(Tls::from_environment().map_err(|error| format!("no traces: {error}"))?),
+        _ => return Err(format!("no traces: {ENDPOINT} must begin with http:// or https://")),
+    };
+    let started =
+        start(service, instance, endpoint, tls).map_err(|error| format!("no traces: {ENDPOINT}: {error}"))?;
     let tracer = started.provider.tracer("distribute");
     if STARTED.set(started).is_err() {
         return Err("no traces: they were started twice".to_owned());
@@ -81,7 +83,7 @@ where
     Ok(Some(spans.with_filter(ours)))
 }
 
-fn start(service: &str, instance: &str) -> Result<Started, String> {
+fn start(service: &str, instance: &str, endpoint: String, tls: Option<Tls>) -> Result<Started, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .thread_name("traces")
@@ -92,7 +94,13 @@ fn start(service: &str, instance: &str) -> Result<Started, String> {
         let _here = runtime.enter();
         // Trying again would only keep the end of a program waiting for a collector that is not there.
         let once = RetryPolicy::disabled();
-        Otlp::builder().with_tonic().with_retry_policy(once).build().map_err(|error| error.to_string())?
+        // Headers, the time limit and the like are read from the environment by the builder.
+        let mut builder = Otlp::builder().with_tonic().with_endpoint(&endpoint).with_retry_policy(once);
+        if let Some(tls) = tls {
+            let limit = time_limit();
+            builder = builder.with_channel(tls.channel(&endpoint, limit)?).with_timeout(limit);
+        }
+        builder.build().map_err(|error| error.to_string())?
     };
     let queue = BatchConfigBuilder::default()
         .with_max_queue_size(TRACE_QUEUE_SPANS)
@@ -111,6 +119,12 @@ fn start(service: &str, instance: &str) -> Result<Started, String> {
         .with_span_processor(processor)
         .build();
     Ok(Started { provider, _runtime: runtime })
+}
+
+/// How long one call to the collector may take, by the usual variable.
+fn time_limit() -> Duration {
+    let given = std::env::var("OTEL_EXPORTER_OTLP_TIMEOUT").ok().and_then(|text| text.parse().ok());
+    Duration::from_millis(given.unwrap_or(TRACE_TIMEOUT_MS))
 }
 
 /// Sends what is queued, for at most `limit`; afterwards nothing is sent any more. At the end of a

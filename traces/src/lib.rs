@@ -10,6 +10,8 @@
 mod context;
 mod export;
 mod sampler;
+mod tls;
 
 pub use context::{Parent, adopt, current, inject, trace_id};
 pub use export::{ENDPOINT, flush, layer, on};
+pub use tls::{CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_KEY};

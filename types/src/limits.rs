@@ -188,6 +188,12 @@ pub const HEARTBEAT_DEADLINE_MS: u64 = 3_000;
 /// Spans of traces that wait to be sent to a collector; more are dropped.
 pub const TRACE_QUEUE_SPANS: usize = 4_096;
 pub const TRACE_BATCH_SPANS: usize = 512;
+/// Of a file of certificates for a collector; a system's own bundle has some 250 KB.
+pub const TRACE_PEM_BYTES: u64 = 4 << 20;
+/// How long a collector may take for a call, unless `OTEL_EXPORTER_OTLP_TIMEOUT` says otherwise.
+pub const TRACE_TIMEOUT_MS: u64 = 10_000;
+/// How long a collector may take for connection and TLS handshake.
+pub const TRACE_HANDSHAKE_MS: u64 = 5_000;
 /// The longest part of a request's path that names its span.
 pub const MAX_SPAN_NAME_BYTES: usize = 96;
 
