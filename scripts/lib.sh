@@ -11,6 +11,8 @@ bin=$here/bin
 say() { printf '%s\n' "$*" >&2; }
 stage() { printf '\n== %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+# What this machine cannot do, in distinction from what went wrong (69: EX_UNAVAILABLE of sysexits.h).
+lack() { printf 'error: %s\n' "$*" >&2; exit 69; }
 
 # One target folder per clone: cargo tells the same crate of two clones apart neither by name nor, if
 # the files are older than the last build, by content, so in a shared folder one clone could get the
@@ -89,6 +91,15 @@ use_rocksdb() {
       say "RocksDB could not be compiled for the cache; cargo will compile it by itself (about 15 minutes on 2 cores)"
     fi
   fi
+}
+
+# The programs that go into images: another folder's by DFS_BIN_DIR. They run on the release they were made on.
+use_programs() { # RELEASE
+  local name here_is
+  bin=${DFS_BIN_DIR:-$bin}
+  for name in metadata-server chunk-server dfsctl; do [ -x "$bin/$name" ] || die "$bin/$name is missing: make build"; done
+  here_is=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release 2>/dev/null || true)
+  [ "$here_is" = "$1" ] || lack "images are of Debian $1, and programs made on ${here_is:-another system} may not run there"
 }
 
 # The pids of cluster.json whose process still is a server of that cluster.

@@ -9,6 +9,7 @@ use crate::faults::needs::{ALLOW_SKIP, Missing};
 mod clocks;
 mod combined;
 mod command_line;
+mod containers;
 mod damaged;
 mod full;
 mod identical;
@@ -35,6 +36,7 @@ mod rot;
 mod sdk;
 mod secrecy;
 mod snapshots;
+mod start_order;
 mod store_once;
 mod syncs;
 mod traced;
@@ -75,6 +77,8 @@ pub struct Scenario {
 pub const SCENARIOS: &[Scenario] = &[
     combined::COMBINED,
     command_line::COMMAND_LINE,
+    containers::COMPOSE_WALK,
+    containers::KUBERNETES_WALK,
     identical::LARGE_FILE,
     identical::SMALL_FILES,
     identical::PIPES_AND_RANGES,
@@ -116,6 +120,7 @@ pub const SCENARIOS: &[Scenario] = &[
     sdk::PYTHON_CLIENT,
     secrecy::NOTHING_IN_THE_CLEAR,
     snapshots::SNAPSHOT_INSTALL_KILLED,
+    start_order::START_ORDER,
     store_once::SAME_CONTENT_TWICE,
     traced::ONE_TRACE,
     wire::BIT_FLIPS_ON_THE_WIRE,
