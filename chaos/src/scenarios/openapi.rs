@@ -37,7 +37,7 @@ const LEAST_REQUESTS: u64 = 2_000;
 /// Of a hundred requests, this many must succeed: else only refusals were tested.
 const LEAST_SUCCESSES: u64 = 20;
 const SLOWEST_SECONDS: f64 = 10.0;
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(500);
 
 #[derive(Deserialize)]
 struct Counts {
