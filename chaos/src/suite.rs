@@ -5,6 +5,7 @@
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 /// A scenario of this length hangs.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 const GRACE: Duration = Duration::from_secs(10);
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// Between two looks whether it has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -29,10 +31,14 @@ pub fn run(filters: Vec<String>, seed: Option<u64>) -> ExitCode {
         .filter(chosen)
         .map(|scenario| {
             let seed = Context::new(seed).seed;
-            Trial::test(scenario.name, move || in_its_own_process(scenario.name, seed))
+            Trial::test(scenario.name, move || {
+                let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+                in_its_own_process(scenario.name, seed)
+            })
         })
         .collect();
-    let arguments = Arguments { test_threads: Some(1), ..Arguments::default() };
+    // With one thread the runner would print a test's name before it runs, and what the scenario prints behind it.
+    let arguments = Arguments { test_threads: Some(2), ..Arguments::default() };
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
