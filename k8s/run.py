@@ -28,7 +28,8 @@ import time
 import yaml
 
 UID = 10001
-SUBNET = "10.89.77"
+# Drawn, so that two runs on one machine do not meet.
+SUBNET = f"10.89.{20 + secrets.randbelow(200)}"
 PATIENCE = 180
 
 
@@ -39,7 +40,7 @@ def say(text):
 class Podman:
     """podman with images, containers and settings of its own."""
 
-    def __init__(self, work):
+    def __init__(self, work, runroot):
         self.work = work
         # crun refuses machines with both versions of control groups.
         runtime = "runc" if shutil.which("runc") else "crun"
@@ -51,7 +52,7 @@ class Podman:
         ulimits = f'"nofile={files[0]}:{files[1]}", "nproc=4096:4096"'
         (work / "run.conf").write_text(conf + f"default_ulimits = [{ulimits}]\n")
         self.env = dict(os.environ, TMPDIR=str(work))
-        self.base = ["podman", "--root", str(work / "storage"), "--runroot", str(work / "run"),
+        self.base = ["podman", "--root", str(work / "storage"), "--runroot", str(runroot),
                      "--tmpdir", str(work / "tmp"), "--network-config-dir", str(work / "net")]
         self.network = "dfs-" + secrets.token_hex(3)
 
@@ -255,9 +256,10 @@ def main():
     parser.add_argument("--bin", required=True, type=pathlib.Path)
     parser.add_argument("--base", required=True, type=pathlib.Path, help="tar of the base image's root")
     parser.add_argument("--work", required=True, type=pathlib.Path)
+    parser.add_argument("--runroot", required=True, type=pathlib.Path, help="a folder with a path of at most 50 characters")
     parser.add_argument("rendered", type=pathlib.Path)
     args = parser.parse_args()
-    podman = Podman(args.work)
+    podman = Podman(args.work, args.runroot)
     try:
         images(podman, args.bin, args.base, args.work)
         podman("network", "create", "--subnet", f"{SUBNET}.0/24", podman.network)

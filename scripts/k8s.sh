@@ -95,15 +95,20 @@ run_pods() {
   for name in metadata-server chunk-server dfsctl; do
     strip --strip-debug -o "$work/bin/$name" "$bin/$name" 2>/dev/null || cp "$bin/$name" "$work/bin/$name"
   done
-  "$tools/bin/python" k8s/run.py --bin "$work/bin" --base "$base" --work "$work/pods" "$work/small.yaml"
+  "$tools/bin/python" k8s/run.py --bin "$work/bin" --base "$base" --work "$work/pods" --runroot "$runroot" "$work/small.yaml"
 }
 
 verb=${1:-}
 work=$(mktemp -d)
+# Podman takes no path of more than 50 characters here, however deep the temporary folder is.
+runroot=$(mktemp -d /tmp/dfs-pods.XXXXXX)
 finish() {
   status=$?
-  grep -F " $work/" /proc/self/mounts | cut -d' ' -f2 | sort -r | xargs -r -n 1 umount -l 2>/dev/null || true
-  rm -rf "$work"
+  local folder
+  for folder in "$work" "$runroot"; do
+    grep -F " $folder/" /proc/self/mounts | cut -d' ' -f2 | sort -r | xargs -r -n 1 umount -l 2>/dev/null || true
+    rm -rf "$folder"
+  done
   exit $status
 }
 trap finish EXIT
