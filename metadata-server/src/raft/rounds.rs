@@ -3,7 +3,6 @@
 //! noted (`rooms.rs`), by every member: who leads next knows it at once. Owner: [`ask`], one task per member.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_types::limits::DISK_LOOK_MS;
@@ -35,8 +34,10 @@ async fn round(metrics: &RaftMetrics, greeter: &Greeter, rooms: &Rooms) {
     })
     .await;
     let members: BTreeSet<u64> = metrics.membership_config.nodes().map(|(id, _)| *id).collect();
-    let marks = Arc::clone(&greeter.marks);
-    match tokio::task::spawn_blocking(move || marks.write(&members)).await {
+    // Nobody waits for this write when the member is closed. The greeter holds the log and with it the directory's
+    // lock, so the directory does not count as free before it is done.
+    let writing = greeter.clone();
+    match tokio::task::spawn_blocking(move || writing.marks.write(&members)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "cannot write down what the other members have"),
         Err(panic) => tracing::warn!(%panic, "writing down what the other members have"),
