@@ -2,11 +2,15 @@
 
 use std::ffi::OsString;
 
-/// The command line of this process with `option` behind the word `command`.
-pub(crate) fn with_option(command: &str, option: &str) -> String {
-    line(std::env::args_os(), command, option)
+/// What to run again: the same command, or this one, put or get, with `-T`.
+pub(crate) fn words(same: bool, command: &str) -> String {
+    if same {
+        return "the same command".to_owned();
+    }
+    format!("`{}`", line(std::env::args_os(), command, "-T"))
 }
 
+/// The command line with `option` behind the word `command`.
 fn line(args: impl IntoIterator<Item = OsString>, command: &str, option: &str) -> String {
     let mut words = Vec::new();
     let mut given = false;

@@ -94,15 +94,11 @@ pub(crate) async fn run(args: BucketArgs, context: &Context) -> Result<(), CliEr
         }
         BucketCommand::Rm { name } => {
             let done = client.delete_bucket(&name).await.map_err(|error| {
-                let full = error.code == ErrorCode::BucketNotEmpty;
-                let error = CliError::from(error);
-                if full {
-                    error.with_hint(format!(
+                CliError::hinted(error, ErrorCode::BucketNotEmpty, || {
+                    format!(
                         "`dfsctl rm -r --purge dfs://{name}/` empties it for good, deleted files that are kept too"
-                    ))
-                } else {
-                    error
-                }
+                    )
+                })
             })?;
             context.output.result(&json!({ "name": name, "position": done.position }), String::new)
         }

@@ -2,7 +2,8 @@
 
 use super::address::Address;
 use super::get::copy_to_stdout;
-use super::{CliError, Context, missing};
+use super::missing::explained;
+use super::{CliError, Context};
 use crate::{FileRef, ReadRange};
 
 /// Print files, or a part of one, to standard output
@@ -34,13 +35,8 @@ pub(crate) async fn run(args: CatArgs, context: &Context) -> Result<(), CliError
             file = file.at_version(version);
         }
         let range = ReadRange { offset: args.offset, length: args.length };
-        let stream = match client.open_read(file, range).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                let instead = "`dfsctl get -r` copies it out";
-                return Err(missing::explain(&client, &address, error, instead).await);
-            }
-        };
+        let opened = client.open_read(file, range).await;
+        let stream = explained(&client, &address, opened, "`dfsctl get -r` copies it out").await?;
         copy_to_stdout(stream).await?;
     }
     Ok(())

@@ -5,11 +5,11 @@ use serde_json::json;
 
 use super::address::Address;
 use super::files::{Failure, run_all};
-use super::missing::{self, is_directory};
+use super::missing::{explained, is_directory, nothing_under};
 use super::mv::target;
 use super::{CliError, Context, format};
 use crate::options::Condition;
-use crate::{DfsError, ErrorCode, FileRef, Listing, v1};
+use crate::{FileRef, Listing, v1};
 
 /// Copy files inside the cluster, by reference: no bytes move
 #[derive(clap::Args, Debug)]
@@ -53,7 +53,7 @@ pub(crate) async fn run(args: CpArgs, context: &Context) -> Result<(), CliError>
             }
         }
         if jobs.is_empty() && from.is_directory() && !from.key.is_empty() {
-            return Err(DfsError::new(ErrorCode::NotFound, format!("nothing is under {from}")).into());
+            return Err(nothing_under(&from));
         }
         if !jobs.is_empty() || from.is_directory() {
             let report = run_all(
@@ -92,10 +92,8 @@ async fn copy(
     if let Some(version) = version {
         file = file.at_version(version);
     }
-    let info = match client.copy(file, &to.file()?.to_string(), condition).await {
-        Ok(info) => info,
-        Err(error) => return Err(missing::explain(client, from, error, "use -r to copy all of it").await),
-    };
+    let copied = client.copy(file, &to.file()?.to_string(), condition).await;
+    let info = explained(client, from, copied, "use -r to copy all of it").await?;
     let value = json!({ "path": to.to_string(), "version": info.version, "size": info.size });
     context.output.result(&value, || {
         format!(

@@ -74,6 +74,13 @@ impl CliError {
         self
     }
 
+    /// An error that has this hint if it is of this code.
+    pub fn hinted(error: DfsError, code: ErrorCode, hint: impl FnOnce() -> String) -> Self {
+        let of_code = error.code == code;
+        let error = Self::from(error);
+        if of_code { error.with_hint(hint()) } else { error }
+    }
+
     /// An I/O error of this machine, with what was being done: `reading a.txt`.
     pub fn io(doing: impl fmt::Display, error: std::io::Error) -> Self {
         let (exit, code) = match error.kind() {

@@ -10,11 +10,12 @@ use serde_json::json;
 
 use super::address::{Address, joined, local_parts};
 use super::files::{Failure, longest_call_ms, run_all, share_memory};
+use super::missing::{explained, nothing_under};
 use super::progress::Bar;
 use super::safe_write::Root;
-use super::{CliError, Context, again, format, missing};
+use super::{CliError, Context, again, format};
 use crate::put::blocking;
-use crate::{Client, ErrorCode, FileRef, Listing, Progress, ReadRange, ReadStream, v1};
+use crate::{Client, FileRef, Listing, Progress, ReadRange, ReadStream, v1};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -104,10 +105,8 @@ impl GetArgs {
 
 /// Opens one file that was named.
 async fn open(client: &Client, source: &Address, file: FileRef) -> Result<ReadStream, CliError> {
-    match client.open_read(file, ReadRange::default()).await {
-        Ok(stream) => Ok(stream),
-        Err(error) => Err(missing::explain(client, source, error, "use -r to copy all of it").await),
-    }
+    let opened = client.open_read(file, ReadRange::default()).await;
+    explained(client, source, opened, "use -r to copy all of it").await
 }
 
 async fn get_file(
@@ -222,10 +221,7 @@ async fn get_trees(
                 missing.push(source);
                 continue;
             }
-            let info = match client.stat(args.file(source)?).await {
-                Ok(info) => info,
-                Err(error) => return Err(missing::explain(client, source, error, "").await),
-            };
+            let info = explained(client, source, client.stat(args.file(source)?).await, "").await?;
             if !into && sources.len() == 1 {
                 return get_file(args, client, source, target, context).await;
             }
@@ -234,8 +230,7 @@ async fn get_trees(
     }
     if let (Some(source), true) = (missing.first(), jobs.is_empty()) {
         if !source.key.is_empty() {
-            let error = crate::DfsError::new(ErrorCode::NotFound, format!("nothing is under {source}"));
-            return Err(error.into());
+            return Err(nothing_under(source));
         }
         context.output.note(format!("{source} is empty"));
     }
@@ -245,11 +240,8 @@ async fn get_trees(
             target.display()
         )));
     }
-    let again = if into || args.no_target_directory || sources.len() > 1 || target.is_dir() {
-        "the same command".to_owned()
-    } else {
-        format!("`{}`", again::with_option("get", "-T"))
-    };
+    let same = into || args.no_target_directory || sources.len() > 1 || target.is_dir();
+    let again = again::words(same, "get");
     let opened = target.to_owned();
     let root = blocking(move || Root::open(&opened)).await?;
     let root =

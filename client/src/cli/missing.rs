@@ -6,11 +6,31 @@ use super::address::Address;
 use super::{CliError, format};
 use crate::{Client, Listing};
 
-/// The error of a command about the file at `address`. `instead`: what does the same for a directory.
-pub(crate) async fn explain(client: &Client, address: &Address, error: DfsError, instead: &str) -> CliError {
-    if error.code != ErrorCode::NotFound {
-        return error.into();
+/// What a command about the file at `address` answers. `instead`: what does the same for a directory.
+///
+/// # Errors
+/// That of `outcome`; of a file that is not there with what to do next.
+pub(crate) async fn explained<T>(
+    client: &Client,
+    address: &Address,
+    outcome: crate::Result<T>,
+    instead: &str,
+) -> Result<T, CliError> {
+    match outcome {
+        Ok(value) => Ok(value),
+        Err(error) if error.code == ErrorCode::NotFound => {
+            Err(not_found(client, address, error, instead).await)
+        }
+        Err(error) => Err(error.into()),
     }
+}
+
+/// The error of a command about all that is under `address`, where nothing is.
+pub(crate) fn nothing_under(address: &Address) -> CliError {
+    DfsError::new(ErrorCode::NotFound, format!("nothing is under {address}")).into()
+}
+
+async fn not_found(client: &Client, address: &Address, error: DfsError, instead: &str) -> CliError {
     let shown = format::printable(&address.to_string());
     // A look that fails says nothing: what is known already is told.
     if is_directory(client, address).await.unwrap_or(false) {
@@ -28,15 +48,9 @@ pub(crate) async fn explain(client: &Client, address: &Address, error: DfsError,
 
 /// The error of a command that wants the bucket.
 pub(crate) fn of_bucket(error: DfsError, bucket: &str) -> CliError {
-    let missing = error.code == ErrorCode::BucketNotFound;
-    let error = CliError::from(error);
-    if missing {
-        error.with_hint(format!(
-            "`dfsctl bucket create {bucket}` makes it; `dfsctl bucket ls` lists those there are"
-        ))
-    } else {
-        error
-    }
+    CliError::hinted(error, ErrorCode::BucketNotFound, || {
+        format!("`dfsctl bucket create {bucket}` makes it; `dfsctl bucket ls` lists those there are")
+    })
 }
 
 /// Whether something is under `address` as under a directory.

@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::address::Address;
-use super::{CliError, Context, format, missing};
+use super::missing::explained;
+use super::{CliError, Context, format};
 use crate::FileRef;
 use crate::options::Condition;
 
@@ -35,15 +36,10 @@ pub(crate) async fn run(args: MvArgs, context: &Context) -> Result<(), CliError>
     let (source, destination) = (from.file()?, to.file()?);
     let condition = Condition { if_version: args.if_version, if_to_version: args.no_clobber.then_some(0) };
     let info = if from.bucket == to.bucket {
-        match client.rename(&source.to_string(), &destination.to_string(), condition).await {
-            Ok(info) => info,
-            Err(error) => return Err(missing::explain(&client, &from, error, DIRECTORIES).await),
-        }
+        let renamed = client.rename(&source.to_string(), &destination.to_string(), condition).await;
+        explained(&client, &from, renamed, DIRECTORIES).await?
     } else {
-        let current = match client.stat(&source).await {
-            Ok(current) => current,
-            Err(error) => return Err(missing::explain(&client, &from, error, DIRECTORIES).await),
-        };
+        let current = explained(&client, &from, client.stat(&source).await, DIRECTORIES).await?;
         if let Some(wanted) = args.if_version
             && wanted != current.version
         {

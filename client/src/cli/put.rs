@@ -264,11 +264,7 @@ async fn put_many(
     let progress = Progress::with_total(jobs.iter().map(|job| job.size).sum());
     let bar = Bar::follow(context.output, &progress, Some(jobs.len() as u64));
     // Under its own name the copy is a directory from now on: the same command would put into it.
-    let again = if into || args.no_target_directory || sources.len() > 1 {
-        "the same command".to_owned()
-    } else {
-        format!("`{}`", again::with_option("put", "-T"))
-    };
+    let again = again::words(into || args.no_target_directory || sources.len() > 1, "put");
     let (counted, all) = (progress.clone(), jobs.len());
     context.say_when_interrupted(move || {
         let done = counted.snapshot().files;

@@ -5,7 +5,8 @@ use serde_json::json;
 
 use super::address::Address;
 use super::files::{Failure, run_all};
-use super::{CliError, Context, missing};
+use super::missing::{explained, nothing_under};
+use super::{CliError, Context};
 use crate::options::Condition;
 use crate::{ErrorCode, FileRef, Listing, v1};
 
@@ -57,9 +58,7 @@ pub(crate) async fn run(args: RmArgs, context: &Context) -> Result<(), CliError>
         if jobs.len() == before && !address.is_directory() {
             jobs.push(address.file()?.to_string());
         } else if jobs.len() == before && !address.key.is_empty() && !args.force {
-            return Err(
-                crate::DfsError::new(ErrorCode::NotFound, format!("nothing is under {address}")).into()
-            );
+            return Err(nothing_under(&address));
         }
     }
     let condition = Condition { if_version: args.if_version, if_to_version: None };
@@ -76,16 +75,15 @@ pub(crate) async fn run(args: RmArgs, context: &Context) -> Result<(), CliError>
             async move {
                 let address = Address::parse(&path).map_err(|error| Failure::new(&path, error))?;
                 let shown = address.to_string();
-                match client.delete(file, condition, purge).await {
-                    Ok(done) => Ok(json!({ "path": shown, "version": done.version })),
+                let deleted = match client.delete(file, condition, purge).await {
                     Err(error) if force && error.code == ErrorCode::NotFound => {
-                        Ok(json!({ "path": shown, "version": null }))
+                        return Ok(json!({ "path": shown, "version": null }));
                     }
-                    Err(error) => {
-                        let error =
-                            missing::explain(&client, &address, error, "use -r to delete all of it").await;
-                        Err(Failure::new(shown, error))
-                    }
+                    deleted => explained(&client, &address, deleted, "use -r to delete all of it").await,
+                };
+                match deleted {
+                    Ok(done) => Ok(json!({ "path": shown, "version": done.version })),
+                    Err(error) => Err(Failure::new(shown, error)),
                 }
             }
         },

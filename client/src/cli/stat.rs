@@ -4,7 +4,8 @@ use dfs_types::ids::hex;
 use serde_json::{Value, json};
 
 use super::address::Address;
-use super::{CliError, Context, format, ls, missing, table};
+use super::missing::explained;
+use super::{CliError, Context, format, ls, table};
 use crate::{Client, DfsError, ErrorCode, FileRef, v1};
 
 /// Show a file: size, version, and how many copies of its worst chunk there are and where
@@ -37,13 +38,8 @@ pub(crate) async fn run(args: StatArgs, context: &Context) -> Result<(), CliErro
     if let Some(version) = args.version {
         file = file.at_version(version);
     }
-    let info = match client.stat_with_copies(file).await {
-        Ok(info) => info,
-        Err(error) => {
-            let instead = format!("`dfsctl ls -r -l {address}/` lists what is in it");
-            return Err(missing::explain(&client, &address, error, &instead).await);
-        }
-    };
+    let instead = format!("`dfsctl ls -r -l {address}/` lists what is in it");
+    let info = explained(&client, &address, client.stat_with_copies(file).await, &instead).await?;
     if info.deleted {
         return deleted(&client, &address, &info, args.deleted, context).await;
     }
