@@ -56,13 +56,23 @@ async fn framing_that_does_not_add_up_ends_the_connection() {
             "400",
         ),
     ] {
-        let answer = say(&server, &text).await.unwrap_or_else(|| panic!("{what}: the connection stays open"));
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{what}: {answer}");
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{what}: more than one answer: {answer}");
+        refused(&server, what, &text, status).await;
     }
-    let kept = server.rest("GET", "/buckets/kept", Some(key), "").await;
-    assert_eq!(kept.status, 200, "a hidden request ran: {}", kept.text);
+    still_kept(&server).await;
     server.stop().await;
+}
+
+/// One answer with this status, and the connection ends.
+async fn refused(server: &TestServer, what: &str, text: &str, status: &str) {
+    let answer = say(server, text).await.unwrap_or_else(|| panic!("{what}: the connection stays open"));
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{what}: {answer}");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{what}: more than one answer: {answer}");
+}
+
+/// What the hidden requests would delete is there.
+async fn still_kept(server: &TestServer) {
+    let kept = server.rest("GET", "/buckets/kept", Some(&server.admin_key), "").await;
+    assert_eq!(kept.status, 200, "a hidden request ran: {}", kept.text);
 }
 
 /// The parser takes a bare LF for the end of a line; a machine in front may not, and see other headers.
@@ -97,16 +107,13 @@ async fn a_bare_line_feed_ends_the_connection() {
         ),
         ("a bare CR", format!("GET /whoami HTTP/1.1\r\n{fields}x: y\rz: 1\r\n\r\n")),
     ] {
-        let answer = say(&server, &text).await.unwrap_or_else(|| panic!("{what}: the connection stays open"));
-        assert!(answer.starts_with("HTTP/1.1 400"), "{what}: {answer}");
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{what}: more than one answer: {answer}");
+        refused(&server, what, &text, "400").await;
     }
     // In the second request of a connection, behind a body.
     let answer =
         say(&server, &format!("{made}GET /whoami HTTP/1.1\r\n{fields}x: y\n\r\n{hidden}")).await.unwrap();
     assert!(answer.contains("HTTP/1.1 400") && answer.matches("HTTP/1.1 ").count() == 2, "{answer}");
-    let kept = server.rest("GET", "/buckets/kept", Some(key), "").await;
-    assert_eq!(kept.status, 200, "a hidden request ran: {}", kept.text);
+    still_kept(&server).await;
     server.stop().await;
 }
 

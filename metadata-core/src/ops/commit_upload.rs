@@ -95,8 +95,7 @@ mod tests {
     use dfs_proto::v1::command::Kind;
 
     fn world() -> (World, dfs_types::PrincipalId, bytes::Bytes) {
-        let (world, ann, id) = World::with_nodes(&["a", "b", "c"], 3);
-        (world, ann, id)
+        World::with_nodes(&["a", "b", "c"], 3)
     }
 
     #[test]

@@ -96,8 +96,7 @@ mod tests {
     }
 
     fn world() -> (World, dfs_types::PrincipalId, bytes::Bytes) {
-        let (world, ann, bucket) = World::with_nodes(&["a", "b", "c", "d"], 3);
-        (world, ann, bucket)
+        World::with_nodes(&["a", "b", "c", "d"], 3)
     }
 
     #[test]
