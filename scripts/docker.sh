@@ -25,24 +25,29 @@ need_docker() {
 }
 
 build() {
-  local target context=. args=()
+  local target context=. args=(-q)
   if [ "${PREBUILT:-0}" = 1 ]; then
     bin=${DFS_BIN_DIR:-$bin}
     context=$(mktemp -d)
-    args=(--build-arg BINARIES=prebuilt)
+    args+=(--build-arg BINARIES=prebuilt)
     local name
     for name in metadata-server chunk-server dfsctl; do
       [ -x "$bin/$name" ] || die "$bin/$name is missing: make build"
       strip --strip-debug -o "$context/$name" "$bin/$name" 2>/dev/null || cp "$bin/$name" "$context/$name"
     done
   fi
+  if [ "$context" = . ]; then
+    say "Everything is compiled the first time: some ten minutes on two cores, and 10 GB of disk."
+    # At a terminal the build shows how far it is.
+    if [ -t 2 ]; then args=(); fi
+  fi
   # A folder without git has no commit to tell of, which is not worth a failure.
   args+=(--build-arg "DFS_BUILD_COMMIT=${DFS_BUILD_COMMIT:-$(git describe --always --dirty --abbrev=12 2>/dev/null || true)}")
   for target in metadata-server chunk-server dfsctl; do
     stage "image distribute/$target:$tag"
-    docker build -q -f docker/Dockerfile "${args[@]}" --target "$target" -t "distribute/$target:$tag" "$context" >&2 || {
+    docker build -f docker/Dockerfile "${args[@]}" --target "$target" -t "distribute/$target:$tag" "$context" >&2 || {
       [ "$context" = . ] || rm -rf "$context"
-      die "the image of $target could not be built; without -q: docker build -f docker/Dockerfile --target $target ."
+      die "the image of $target could not be built; to see why: DOCKER_BUILDKIT=1 docker build -f docker/Dockerfile --target $target ."
     }
   done
   [ "$context" = . ] || rm -rf "$context"
