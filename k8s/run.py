@@ -20,6 +20,7 @@ import pathlib
 import resource
 import secrets
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
@@ -251,6 +252,13 @@ def walk(cluster, podman, client):
     say("each server ended with 0 at SIGTERM")
 
 
+def give_up(number, _frame):
+    # What was started is removed on the way out, which is not to be interrupted.
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", required=True, type=pathlib.Path)
@@ -260,6 +268,8 @@ def main():
     parser.add_argument("rendered", type=pathlib.Path)
     args = parser.parse_args()
     podman = Podman(args.work, args.runroot)
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, give_up)
     try:
         images(podman, args.bin, args.base, args.work)
         podman("network", "create", "--subnet", f"{SUBNET}.0/24", podman.network)

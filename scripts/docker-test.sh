@@ -51,7 +51,8 @@ start_engine() {
   stage "A Docker engine of our own in $work"
   mkdir "$work/docker"
   export DOCKER_HOST=unix://$work/docker/socket
-  dockerd --data-root "$work/docker/data" --exec-root "$work/docker/exec" --pidfile "$work/docker/pid" \
+  # Out of this group: whoever ends that must not end the engine before what runs on it is deleted.
+  setsid dockerd --data-root "$work/docker/data" --exec-root "$work/docker/exec" --pidfile "$work/docker/pid" \
     --host "$DOCKER_HOST" >"$work/docker.log" 2>&1 </dev/null &
   engine=$!
   for _ in $(seq 300); do

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use crate::cluster::{Cluster, checked};
 use crate::content;
+use crate::wait::ended;
 
 const BUCKET: &str = "book";
 /// Inline, one chunk, several chunks: drawn for each file.
@@ -81,16 +82,12 @@ impl<'a> Book<'a> {
         let mut command =
             self.cluster.command([Path::new("put"), Path::new("--no-resume"), &source, Path::new(&address)]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        loop {
-            if child.try_wait()?.is_some() {
-                break;
-            }
+        // A child cannot be awaited together with a flag.
+        while ended(&mut child, Duration::from_millis(2))?.is_none() {
             if stop.load(Ordering::Relaxed) {
                 let _ = child.kill();
                 break;
             }
-            // A child cannot be awaited together with a flag.
-            std::thread::sleep(Duration::from_millis(2));
         }
         let output = child.wait_with_output()?;
         let mut rows = self.rows();

@@ -1,27 +1,52 @@
-//! Ctrl-C in the middle of a scenario: its servers are sessions of their own and would outlive it, so whoever
-//! asks it to end has them ended first, and their folders removed.
+//! Ctrl-C in the middle of a scenario: its servers, and what its scripts start, are sessions of their own and would
+//! outlive it, so whoever asks it to end has them ended first, and their folders removed.
 
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, process, thread};
 
-use anyhow::Result;
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Result, ensure};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The folders of this process's clusters.
-static ROOTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-/// A process that was just being started shows up a moment later.
-const SWEEP_FOR: Duration = Duration::from_secs(5);
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+use crate::wait::until;
 
-/// Everything with this folder in its command line or environment belongs to a cluster of this process.
-pub(crate) fn remember(root: &Path) {
-    ROOTS.lock().unwrap_or_else(PoisonError::into_inner).push(root.to_owned());
+/// What this process started. Locked for good once it was asked to end.
+static ROOTS: Mutex<Vec<Root>> = Mutex::new(Vec::new());
+/// For a script to delete what it started; then all of it is killed.
+const SCRIPT_PATIENCE: Duration = Duration::from_secs(30);
+const SWEEP_FOR: Duration = Duration::from_secs(35);
+
+/// Everything with this folder in its command line or environment belongs to a cluster, or a script, of this process.
+struct Root {
+    folder: PathBuf,
+    /// The process group of a script.
+    script: Option<Pid>,
 }
 
-/// From now on, SIGINT and SIGTERM end the clusters as well. Exit code 128 and the signal's number.
+/// A cluster in this folder.
+pub(crate) fn remember(folder: &Path) {
+    push(Root { folder: folder.to_owned(), script: None });
+}
+
+/// A script, in a process group of its own, that gets SIGTERM and is given time.
+pub(crate) fn remember_script(folder: &Path, child: &Child) {
+    push(Root { folder: folder.to_owned(), script: Some(Pid::from_child(child)) });
+}
+
+fn push(root: Root) {
+    ROOTS.lock().unwrap_or_else(PoisonError::into_inner).push(root);
+}
+
+/// To be called with the outcome of a scenario in hand: if this process was asked to end, that is no outcome, and
+/// this does not return.
+pub(crate) fn give_way() {
+    drop(ROOTS.lock());
+}
+
+/// From now on, SIGINT and SIGTERM end clusters and scripts as well. Exit code 128 and the signal's number.
 ///
 /// # Errors
 /// When the signals cannot be caught.
@@ -38,45 +63,61 @@ pub fn watch() -> Result<()> {
                 _ = terminate.recv() => SignalKind::terminate().as_raw_value(),
             }
         });
-        eprintln!("ending the cluster");
-        sweep(&ROOTS.lock().unwrap_or_else(PoisonError::into_inner));
+        eprintln!("ending what was started");
+        // Held to the end: see `give_way`.
+        let roots = ROOTS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = sweep(&roots) {
+            eprintln!("{error:#}");
+        }
         process::exit(128 + number);
     });
     Ok(())
 }
 
-fn sweep(roots: &[PathBuf]) {
-    let deadline = Instant::now() + SWEEP_FOR;
-    loop {
-        let found = processes_of(roots);
-        for pid in &found {
-            // One that is gone already is what is wanted.
-            let _ = kill_process(*pid, Signal::KILL);
+fn sweep(roots: &[Root]) -> Result<()> {
+    let start = Instant::now();
+    for Root { folder, script } in roots {
+        if let Some(group) = script
+            && !processes_naming(folder).is_empty()
+        {
+            let _ = kill_process_group(*group, Signal::TERM);
         }
-        let gone = roots.iter().all(|root| fs::remove_dir_all(root).is_ok() || !root.exists());
-        if (found.is_empty() && gone) || Instant::now() > deadline {
-            return;
-        }
-        thread::sleep(LOOK_AGAIN);
     }
+    until("the end of what this process started", SWEEP_FOR, || {
+        let mut left = Vec::new();
+        for Root { folder, script } in roots {
+            let found = processes_naming(folder);
+            if script.is_none() || start.elapsed() > SCRIPT_PATIENCE {
+                for (pid, _) in &found {
+                    // One that is gone already is what is wanted.
+                    let _ = kill_process(*pid, Signal::KILL);
+                }
+            }
+            // Another may just have been started.
+            if !found.is_empty() || (fs::remove_dir_all(folder).is_err() && folder.exists()) {
+                left.push((folder, found));
+            }
+        }
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
 }
 
-fn processes_of(roots: &[PathBuf]) -> Vec<Pid> {
+/// Processes other than this one with a path in their command line or environment, each with its command line.
+pub(crate) fn processes_naming(path: &Path) -> Vec<(Pid, String)> {
+    let path = path.as_os_str().as_encoded_bytes();
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let own = process::id() as i32;
     let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     numbers
-        .filter(|number| *number != own)
-        .filter(|number| {
-            let holds = |file: &str| {
-                let bytes = fs::read(format!("/proc/{number}/{file}")).unwrap_or_default();
-                roots.iter().any(|root| {
-                    let root = root.as_os_str().as_encoded_bytes();
-                    bytes.windows(root.len()).any(|part| part == root)
-                })
-            };
-            holds("cmdline") || holds("environ")
+        .filter(|number| *number != process::id() as i32)
+        .filter_map(|number| {
+            // A process may end while we look.
+            let read = |file: &str| fs::read(format!("/proc/{number}/{file}")).unwrap_or_default();
+            let names = |bytes: &[u8]| bytes.windows(path.len()).any(|part| part == path);
+            let line = read("cmdline");
+            let found = names(&line) || names(&read("environ"));
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            found.then_some((Pid::from_raw(number)?, line))
         })
-        .filter_map(Pid::from_raw)
         .collect()
 }

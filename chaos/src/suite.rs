@@ -2,24 +2,24 @@
 //! and hold real time limits, so they run one at a time, each in a process of its own that is ended when it
 //! takes too long, or with this one.
 
-use std::io::Read as _;
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
+use chaos::wait::ended;
 use chaos::{Context, SCENARIOS, Scenario};
 use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// A scenario of this length hangs.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
-const GRACE: Duration = Duration::from_secs(10);
+/// For what a scenario started to be ended: its servers, a container engine.
+const GRACE: Duration = Duration::from_secs(40);
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-/// Between two looks whether it has ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Runs all scenarios whose name contains one of `filters`; all, if there is none.
 pub fn run(filters: Vec<String>, seed: Option<u64>) -> ExitCode {
@@ -60,31 +60,17 @@ fn start(name: &str, seed: u64) -> Result<Child> {
 /// Passes on what the scenario prints to the error stream, as it comes, and waits for its end.
 fn wait(name: &str, mut child: Child) -> Result<()> {
     let mut printed = child.stdout.take().context("its output is a pipe")?;
-    let passing = thread::spawn(move || {
-        let mut bytes = [0; 4096];
-        while let Ok(length @ 1..) = printed.read(&mut bytes) {
-            eprint!("{}", String::from_utf8_lossy(&bytes[..length]));
+    let passing = thread::spawn(move || io::copy(&mut printed, &mut io::stderr()));
+    let Some(status) = ended(&mut child, TIME_LIMIT)? else {
+        // It ends what it started first.
+        kill_process(Pid::from_child(&child), Signal::TERM)?;
+        if ended(&mut child, GRACE)?.is_none() {
+            kill_process_group(Pid::from_child(&child), Signal::KILL)?;
         }
-    });
-    let deadline = Instant::now() + TIME_LIMIT;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if Instant::now() > deadline {
-            // It ends its servers first.
-            kill_process(Pid::from_child(&child), Signal::TERM)?;
-            let grace = Instant::now() + GRACE;
-            while child.try_wait()?.is_none() && Instant::now() < grace {
-                thread::sleep(LOOK_AGAIN);
-            }
-            kill_process_group(Pid::from_child(&child), Signal::KILL).ok();
-            child.wait()?;
-            anyhow::bail!("{name} hangs: it was ended after {} s", TIME_LIMIT.as_secs());
-        }
-        thread::sleep(LOOK_AGAIN);
+        child.wait()?;
+        bail!("{name} hangs: it was ended after {} s", TIME_LIMIT.as_secs());
     };
     passing.join().ok();
-    anyhow::ensure!(status.success(), "{name}: {status}, see above");
+    ensure!(status.success(), "{name}: {status}, see above");
     Ok(())
 }

@@ -31,7 +31,7 @@ pub fn root() -> Result<()> {
     match rustix::process::geteuid().is_root() {
         true => Ok(()),
         false => missing(
-            "it mounts disk images, which needs root (run it as root, or in a container with --privileged)",
+            "it mounts file systems or runs containers, which needs root (run it as root, or in a container with --privileged)",
         ),
     }
 }

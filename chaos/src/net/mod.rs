@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tokio::runtime::Runtime;
 
 use crate::cluster::{Cluster, ClusterOptions, Process, checked};
+use crate::wait::ended;
 use proxy::Behind;
 pub use rules::{LinkName, OUTSIDE, Trouble};
 
@@ -55,9 +56,8 @@ impl Net {
         up.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         let mut up = up.spawn()?;
         // Servers appear in cluster.json as they are started; until its proxy stands, one is unreachable.
-        while up.try_wait()?.is_none() {
+        while ended(&mut up, Duration::from_millis(5))?.is_none() {
             net.stand_before(&cluster)?;
-            std::thread::sleep(Duration::from_millis(5));
         }
         checked("dev up", up.wait_with_output()?)?;
         net.stand_before(&cluster)?;

@@ -2,6 +2,7 @@
 //! and the Kubernetes manifests, checked and their pods run under podman. What is walked stands in the
 //! scripts, which people run by hand too; here they run in a folder of their own and must leave it empty.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use anyhow::{Result, ensure};
 
 use super::{Context, Scenario};
 use crate::cluster::{binaries, checked};
+use crate::ended::{processes_naming, remember_script};
 use crate::faults::needs::missing;
 use crate::wait::until;
 
@@ -37,7 +39,10 @@ fn script(name: &str, arguments: &[&str]) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("w-").tempdir()?;
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts").join(name));
     command.args(arguments).env("DFS_BIN_DIR", binaries()?).env("TMPDIR", folder.path());
-    let output = command.stdin(Stdio::null()).output()?;
+    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn()?;
+    remember_script(folder.path(), &child);
+    let output = child.wait_with_output()?;
     let what = format!("scripts/{name} {}", arguments.join(" "));
     if output.status.code() == Some(LACKS) {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -53,23 +58,8 @@ fn script(name: &str, arguments: &[&str]) -> Result<()> {
         .collect::<std::io::Result<Vec<_>>>()?;
     ensure!(left.is_empty(), "{what} left files: {left:?}");
     until("every process of the script to be gone", Duration::from_secs(20), || {
-        let left = processes_naming(folder.path())?;
+        let left = processes_naming(folder.path());
         ensure!(left.is_empty(), "{what} left processes: {left:?}");
         Ok(())
     })
-}
-
-/// Command lines that name a path.
-fn processes_naming(path: &Path) -> Result<Vec<String>> {
-    let path = path.to_string_lossy();
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
-        // A process may end while we look.
-        let line = std::fs::read(entry?.path().join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if line.contains(&*path) {
-            found.push(line);
-        }
-    }
-    Ok(found)
 }

@@ -14,6 +14,7 @@ mod damaged;
 mod full;
 mod identical;
 mod index;
+mod interrupted;
 mod keys;
 mod kills;
 mod late;
@@ -79,6 +80,8 @@ pub const SCENARIOS: &[Scenario] = &[
     command_line::COMMAND_LINE,
     containers::COMPOSE_WALK,
     containers::KUBERNETES_WALK,
+    interrupted::INTERRUPTED_SCENARIO,
+    interrupted::INTERRUPTED_WALKS,
     identical::LARGE_FILE,
     identical::SMALL_FILES,
     identical::PIPES_AND_RANGES,
@@ -133,6 +136,7 @@ pub fn run(scenario: &Scenario, context: &Context) -> Result<()> {
     let start = Instant::now();
     println!("{} --seed {}", scenario.name, context.seed);
     let mut result = (scenario.run)(context);
+    crate::ended::give_way();
     let mut verdict = if result.is_ok() { "held" } else { "BROKEN" };
     // Passed over only where somebody said so: a green run means that it ran.
     if let Err(error) = &result

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
@@ -17,6 +17,7 @@ use super::rest::Curl;
 use super::{Context, Scenario};
 use crate::cluster::{Cluster, ClusterOptions, checked};
 use crate::content;
+use crate::wait::ended;
 
 pub const WALK: Scenario = Scenario {
     name: "openapi-walk",
@@ -127,18 +128,12 @@ fn walk(context: &Context) -> Result<()> {
 /// Runs it to its end or the limit; whether it succeeded.
 fn run(command: &mut Command) -> Result<bool> {
     let mut child = command.spawn().context("starting schemathesis")?;
-    let start = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status.success());
-        }
-        if start.elapsed() > LIMIT {
-            let _ = child.kill();
-            let _ = child.wait();
-            bail!("schemathesis did not end within {} s", LIMIT.as_secs());
-        }
-        std::thread::sleep(Duration::from_millis(50));
+    if let Some(status) = ended(&mut child, LIMIT)? {
+        return Ok(status.success());
     }
+    child.kill()?;
+    child.wait()?;
+    bail!("schemathesis did not end within {} s", LIMIT.as_secs());
 }
 
 /// Fills the cluster, and says which parameters and fields shall get which of what is there.

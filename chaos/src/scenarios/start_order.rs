@@ -3,14 +3,14 @@
 //! another order, then a server whose certificate comes late.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Context, Scenario};
 use crate::cluster::{Cluster, ClusterOptions, Health, Starting};
 use crate::content;
-use crate::wait::until;
+use crate::wait::{throughout, until};
 
 pub const START_ORDER: Scenario = Scenario {
     name: "start-order",
@@ -107,16 +107,14 @@ fn begin(cluster: &Cluster, ids: &[String], apart_ms: u64) -> Result<Vec<Startin
 
 /// For so long they all run, and none is ready, and each says why.
 fn unready_for(cluster: &Cluster, ids: &[String], milliseconds: u64) -> Result<()> {
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(milliseconds) {
+    throughout("they run and are not ready", Duration::from_millis(milliseconds), || {
         for id in ids {
             let health = cluster.health(id)?;
             let said = matches!(&health, Health::NotReady(why) if !why.is_empty());
-            ensure!(said, "{id} after {:?}: {health:?}\n{}", begun.elapsed(), cluster.log_tails(12));
+            ensure!(said, "{id}: {health:?}\n{}", cluster.log_tails(12));
         }
-        std::thread::sleep(Duration::from_millis(300));
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 fn all_ready(cluster: &Cluster, ids: &[String]) -> Result<()> {
