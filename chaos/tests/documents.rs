@@ -117,6 +117,50 @@ fn what_the_architecture_names_is_there() {
     assert!(wrong.is_empty(), "ARCHITECTURE.md names what is not there:\n{}", wrong.join("\n"));
 }
 
+/// The pictures of docs/architecture.md are of kinds that a reader's program draws, and calls in them exist.
+#[test]
+fn calls_in_pictures_are_calls() {
+    let tree = tree(&root());
+    let protos: String =
+        tree.iter().filter(|(name, _)| name.ends_with(".proto")).map(|(_, text)| text.as_str()).collect();
+    let pictures: Vec<&str> = tree["docs/architecture.md"].split("```mermaid\n").skip(1).collect();
+    assert!(pictures.len() >= 8, "{} pictures", pictures.len());
+    let mut calls = 0;
+    for picture in pictures {
+        let (picture, _) = picture.split_once("```").expect("a picture ends");
+        assert!(picture.starts_with("flowchart ") || picture.starts_with("sequenceDiagram\n"), "{picture}");
+        for message in picture.lines().filter_map(|line| line.split_once("->>")) {
+            let mut parts = message.1.split(": ").skip(1);
+            if let (Some(call), Some(_)) = (parts.next(), parts.next()) {
+                assert!(protos.contains(&format!("  rpc {call}(")), "there is no call {call}");
+                calls += 1;
+            }
+        }
+    }
+    assert!(calls >= 8, "only {calls} calls were found");
+}
+
+/// Documents lead only to files that are there.
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let root = root();
+    let mut links = 0;
+    // Below src/ are parts of documents that are made elsewhere.
+    let whole = |name: &str| name.ends_with(".md") && !name.contains("/src/");
+    for (name, text) in tree(&root).iter().filter(|(name, _)| whole(name)) {
+        let folder = root.join(name).parent().expect("a file is in a folder").to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            let path = link.split('#').next().unwrap_or_default();
+            if path.is_empty() || link.contains("://") {
+                continue;
+            }
+            assert!(folder.join(path).exists(), "{name} leads to {link}");
+            links += 1;
+        }
+    }
+    assert!(links > 40, "only {links} links were found");
+}
+
 /// The check itself: what is there passes, and each kind of what is not is found.
 #[test]
 fn wrong_names_are_found() {
