@@ -34,6 +34,13 @@ struct Shared {
     changes: watch::Sender<u64>,
 }
 
+impl Shared {
+    /// With a label of its own, as a leader tells of others, and so that several servers of one process differ.
+    fn tell(&self, ready: bool) {
+        metrics::gauge!("fs_node_health_status", "node" => self.id.clone()).set(f64::from(u8::from(ready)));
+    }
+}
+
 #[derive(Default)]
 struct Reasons {
     failed: Option<&'static str>,
@@ -52,7 +59,9 @@ impl Health {
         let (ready, _) = watch::channel(not_ready.is_empty());
         let reasons = Mutex::new(Reasons { failed: None, not_ready });
         let changes = watch::Sender::new(0);
-        Self { shared: Arc::new(Shared { version, role, id: id.into(), reasons, ready, changes }) }
+        let shared = Shared { version, role, id: id.into(), reasons, ready, changes };
+        shared.tell(*shared.ready.borrow());
+        Self { shared: Arc::new(shared) }
     }
 
     pub fn ready(&self, component: &'static str) {
@@ -114,10 +123,9 @@ impl Health {
         change(&mut reasons);
         let now = reasons.failed.is_none() && reasons.not_ready.is_empty();
         self.shared.ready.send_if_modified(|was| std::mem::replace(was, now) != now);
+        self.shared.tell(now);
         drop(reasons);
         self.shared.changes.send_modify(|count| *count += 1);
-        metrics::gauge!("fs_node_health_status", "node" => self.shared.id.clone())
-            .set(f64::from(u8::from(now)));
     }
 
     fn reasons(&self) -> MutexGuard<'_, Reasons> {

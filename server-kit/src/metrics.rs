@@ -77,7 +77,7 @@ pub const COMMON: &[Metric] = &[
     Metric::new(
         "fs_node_health_status",
         Gauge,
-        &[],
+        &["node"],
         "1 ready, 0 not. A server's own; the leader also tells each chunk server's as it sees it: 1 up or draining, 0.5 suspect, 0 down",
     ),
     Metric::new("fs_http_requests_total", Counter, &["route", "method", "status"], "REST requests answered"),
@@ -284,5 +284,15 @@ mod tests {
         ] {
             assert!(text.contains(want), "{want} not in {text}");
         }
+        // A gauge without the label beside one with it would be the same series, with either value.
+        let health = crate::health::Health::new("chunk-server", "n1", "1.2.3", &["store"]);
+        let told = || -> Vec<String> {
+            let text = metrics.render();
+            let lines = text.lines().filter(|line| line.starts_with("fs_node_health_status{node=\"n1\"}"));
+            lines.map(str::to_owned).collect()
+        };
+        assert_eq!(told(), ["fs_node_health_status{node=\"n1\"} 0"]);
+        health.ready("store");
+        assert_eq!(told(), ["fs_node_health_status{node=\"n1\"} 1"]);
     }
 }

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use dfs_types::DfsError;
 
+use crate::program::print;
+
 /// What to ask.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Probe {
@@ -25,22 +27,12 @@ impl Probe {
 
 /// Prints what was learned and says how to exit: the answer's status and body, or why there is none.
 pub(crate) fn report(answer: Result<(Option<u16>, String), DfsError>) -> ExitCode {
-    match answer {
-        Ok((Some(200), body)) => {
-            println!("{body}");
-            ExitCode::SUCCESS
-        }
-        Ok((Some(status), body)) => {
-            println!("{status} {body}");
-            ExitCode::FAILURE
-        }
-        Ok((None, _)) => {
-            println!("it closed the connection without an answer");
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            println!("{}", error.message);
-            ExitCode::FAILURE
-        }
-    }
+    let failed = match answer {
+        Ok((Some(200), body)) => return print(&format!("{body}\n")),
+        Ok((Some(status), body)) => format!("{status} {body}\n"),
+        Ok((None, _)) => "it closed the connection without an answer\n".to_owned(),
+        Err(error) => format!("{}\n", error.message),
+    };
+    print(&failed);
+    ExitCode::FAILURE
 }

@@ -6,6 +6,7 @@
 //! [`Life::on_reload`] was given (certificates). What is wrong then is logged, and the old stays.
 
 use std::future::Future;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -87,14 +88,11 @@ where
 {
     let loaded = config::load::<S, S>().unwrap_or_else(|error| error.exit());
     match loaded.action {
-        Action::Print => {
-            print!("{}", loaded.report);
-            return ExitCode::SUCCESS;
-        }
+        Action::Print => return print(&loaded.report.to_string()),
         Action::Metrics => {
-            print!("## Every server\n\n{}", metrics::markdown(metrics::COMMON));
-            print!("\n## {}\n\n{}", S::command().get_name(), metrics::markdown(S::METRICS));
-            return ExitCode::SUCCESS;
+            let (common, own) = (metrics::markdown(metrics::COMMON), metrics::markdown(S::METRICS));
+            let program = S::command();
+            return print(&format!("## Every server\n\n{common}\n## {}\n\n{own}", program.get_name()));
         }
         Action::Check => return check(&loaded.settings),
         Action::Probe(probe) => return ask(&loaded.settings, probe),
@@ -140,14 +138,23 @@ fn check<S: ServerSettings>(settings: &S) -> ExitCode {
     let level = logging::check_level(&logs.level)
         .map_err(|error| DfsError::new(ErrorCode::InvalidArgument, error.to_string()));
     match level.and_then(|()| settings.check()) {
-        Ok(()) => {
-            println!("the settings of {} will do", logs.server);
-            ExitCode::SUCCESS
-        }
+        Ok(()) => print(&format!("the settings of {} will do\n", logs.server)),
         Err(error) => {
             eprintln!("error: {}", error.message);
             ExitCode::from(USAGE_EXIT)
         }
+    }
+}
+
+/// Prints what was asked for. That nobody reads all of it (`| head`) is no failure.
+pub(crate) fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("error: writing to standard output: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 

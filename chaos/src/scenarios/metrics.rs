@@ -68,14 +68,19 @@ impl Scrape {
     }
 }
 
-/// Name -> type, from the tables that a program prints.
-fn table(program: &str) -> Result<BTreeMap<String, String>> {
+/// Type and labels of a metric.
+type Kind = (String, BTreeSet<String>);
+
+/// Metrics by name, from the tables that a program prints.
+fn table(program: &str) -> Result<BTreeMap<String, Kind>> {
     let output = Command::new(binaries()?.join(program)).arg("--print-metrics").output()?;
     let text = String::from_utf8(checked(&format!("{program} --print-metrics"), output)?)?;
     let rows = text.lines().filter_map(|line| {
         let mut cells = line.strip_prefix("| `")?.split("` | ");
         let (name, rest) = (cells.next()?, cells.next()?);
-        Some((name.to_owned(), rest.split(' ').next()?.to_owned()))
+        let labels = rest.split(" | ").nth(1)?.split(", ").map(|label| label.trim_matches('`').to_owned());
+        let labels = labels.filter(|label| !label.is_empty()).collect();
+        Some((name.to_owned(), (rest.split(' ').next()?.to_owned(), labels)))
     });
     let table: BTreeMap<_, _> = rows.collect();
     ensure!(table.len() > 10, "{program} --print-metrics: {text}");
@@ -143,7 +148,7 @@ fn walk(context: &Context) -> Result<()> {
         let table = &tables[&process.role];
         for (name, kind) in &scrape.types {
             ensure!(
-                table.get(name) == Some(kind),
+                table.get(name).is_some_and(|(said, _)| said == kind),
                 "{}: {name} of type {kind} is not in the table",
                 scrape.id
             );
@@ -153,8 +158,22 @@ fn walk(context: &Context) -> Result<()> {
             let found = scrape.types.get(name).map(String::as_str);
             ensure!(found == Some(kind), "{}: no {kind} {name}, but {found:?}", scrape.id);
         }
+        let own = format!("fs_node_health_status{{node=\"{}\"}}", scrape.id);
+        ensure!(scrape.value(&own) == Some(1.0), "{} is ready and says {:?}", scrape.id, scrape.value(&own));
+        let mut series = BTreeSet::new();
         for line in scrape.text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
             ensure!(line.contains("node=\""), "{}: a series without node: {line}", scrape.id);
+            let name = line.rsplit_once(' ').map_or(line, |(name, _)| name);
+            ensure!(series.insert(name), "{}: a series twice: {line}", scrape.id);
+            // With another set of labels one metric would be several, which may come out as one series.
+            let (metric, labels) = name.split_once('{').context("a series has labels")?;
+            let metric = base(metric);
+            let labels: BTreeSet<&str> =
+                labels.split("\",").filter_map(|pair| pair.split('=').next()).collect();
+            let documented = table[metric].1.iter().map(String::as_str).chain(["node", "le"]);
+            let documented: BTreeSet<&str> =
+                documented.filter(|label| *label != "le" || labels.contains("le")).collect();
+            ensure!(labels == documented, "{}: {line}: labels {documented:?} are documented", scrape.id);
         }
     }
     let never: Vec<_> = tables
@@ -210,9 +229,10 @@ fn names_in(text: &str) -> BTreeSet<String> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.split(|c| !word(c))
         .filter(|name| name.starts_with("fs_"))
-        .map(|name| {
-            let base = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
-            base.unwrap_or(name).to_owned()
-        })
+        .map(|name| base(name).to_owned())
         .collect()
+}
+
+fn base(name: &str) -> &str {
+    ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
 }
