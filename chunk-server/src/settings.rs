@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dfs_types::limits::{GIB, MAX_ADDRESS_BYTES, MAX_DOMAIN_BYTES};
+use dfs_types::limits::{GIB, MAX_ADDRESS_BYTES, MAX_DOMAIN_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES};
 use dfs_types::{DfsError, ErrorCode, NodeId};
 use serde::{Deserialize, Serialize};
 use server_kit::certificates::CertificateFiles;
@@ -51,7 +51,7 @@ pub struct Settings {
     /// Bytes of disk to use at most; 0 means the whole disk [default: 0]
     #[arg(long)]
     pub capacity: Option<u64>,
-    /// Length of a segment file in bytes [default: 1 GiB]
+    /// Length of a segment file in bytes, 4 MiB to 64 GiB [default: 1 GiB]
     #[arg(long)]
     pub segment_bytes: Option<u64>,
     /// IP:PORT for /metrics in plain HTTP, without a credential [default: none]
@@ -142,6 +142,13 @@ impl Settings {
         let domain = self.domain.clone().unwrap_or_else(|| node.to_string());
         if domain.is_empty() || domain.len() > MAX_DOMAIN_BYTES {
             return Err(wrong(format!("domain: 1 to {MAX_DOMAIN_BYTES} bytes are allowed")));
+        }
+        if let Some(bytes) = self.segment_bytes
+            && !(MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&bytes)
+        {
+            return Err(wrong(format!(
+                "segment_bytes: {bytes} is not from {MIN_SEGMENT_BYTES} (4 MiB) to {MAX_SEGMENT_BYTES} (64 GiB)"
+            )));
         }
         Ok(Setup {
             node,

@@ -39,7 +39,7 @@ fn command(files: &Files, id: &str, listen: &str) -> Command {
     command
         .env_clear()
         .args(["--id", id, "--listen", listen, "--metadata", "127.0.0.1:1"])
-        .args(["--segment-bytes", "4194304"])
+        .env("DFS_SEGMENT_BYTES", "4194304")
         .arg("--data-dir")
         .arg(path("data"))
         .arg("--ca")
@@ -114,9 +114,31 @@ async fn it_serves_until_it_is_told_to_stop() {
     assert!(code == Some(1) && said.contains("cannot reach"), "{said}");
 }
 
+/// `--print-metrics | head` was a panic.
+#[test]
+fn who_reads_only_the_beginning_of_what_it_prints_does_no_harm() {
+    let files = files();
+    for what in ["--print-metrics", "--print-config", "--check-config"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = command(&files, "n1", "127.0.0.1:0");
+        let child = command.arg(what).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        // The command holds the other end of the pipe.
+        drop(command);
+        let (status, said) = ended(child);
+        assert!(status == Some(0) && said.is_empty(), "{what}: {status:?} {said}");
+    }
+}
+
 #[test]
 fn it_refuses_what_an_operator_got_wrong() {
     let files = files();
+    for bytes in ["0", "64", "4194303", "68719476737", "18446744073709551615"] {
+        let mut command = command(&files, "n1", "127.0.0.1:0");
+        let output = command.args(["--segment-bytes", bytes, "--check-config"]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && said.contains("segment_bytes: "), "{bytes}: {said}");
+    }
     let (status, log) = ended(start(&files, "n2"));
     assert!(status == Some(1) && log.contains("not of chunk-server n2"), "{log}");
     let key = files.dir.path().join("key.pem");

@@ -11,6 +11,10 @@ pub const MAX_BUCKET_NAME_BYTES: usize = 63;
 pub const MAX_KEY_BYTES: usize = 1024;
 pub const MAX_NODE_ID_BYTES: usize = 63;
 pub const MAX_DOMAIN_BYTES: usize = 255;
+/// Of a segment file. With less each chunk would be a file of its own; the room that is kept free for writing one again
+/// grows with it.
+pub const MIN_SEGMENT_BYTES: u64 = 4 * MIB;
+pub const MAX_SEGMENT_BYTES: u64 = 64 * GIB;
 pub const MAX_ADDRESS_BYTES: usize = 255;
 pub const MAX_PRINCIPAL_NAME_BYTES: usize = 63;
 pub const MAX_USER_METADATA_BYTES: usize = 8 * 1024;
