@@ -56,6 +56,13 @@ pub const METRICS: &[Metric] = &[
         "What a start after a power loss may need: one segment. With less room than this it may not be able to open the store",
     ),
     Metric::new("fs_storage_chunks", Gauge, &[], "Chunks stored"),
+    Metric::new("fs_storage_segments", Gauge, &[], "Segment files"),
+    Metric::new(
+        "fs_storage_live_ratio",
+        Gauge,
+        &[],
+        "Of the bytes of records in segments, the part still needed, 0 to 1; compaction frees the rest. 1 while there is no record",
+    ),
     Metric::new("fs_storage_faults_total", Counter, &["kind"], "Stored chunks found corrupt or missing"),
     Metric::new("fs_storage_lost_chunks_total", Counter, &[], "Chunks that a start found gone"),
     Metric::new("fs_storage_damaged_places_total", Counter, &[], "Places that a start found spoiled"),
@@ -141,6 +148,9 @@ pub fn usage(usage: &Usage) {
     gauge!("fs_storage_upkeep_bytes").set(usage.upkeep as f64);
     gauge!("fs_storage_upkeep_wanted_bytes").set(usage.upkeep_wanted as f64);
     gauge!("fs_storage_chunks").set(usage.chunks as f64);
+    gauge!("fs_storage_segments").set(usage.segments as f64);
+    let ratio = if usage.written == 0 { 1.0 } else { usage.live as f64 / usage.written as f64 };
+    gauge!("fs_storage_live_ratio").set(ratio);
 }
 
 pub fn fault_found(corrupt: bool) {

@@ -153,7 +153,7 @@ fn a_hangup_rereads_level_and_certificates_and_a_terminate_ends_in_order() {
     server.signal(Signal::HUP);
     wait_for_line(&log, "certificates reread");
     let line = wait_for_line(&log, "log level in force");
-    assert!(line.contains("warn,server_kit=info"), "{line}");
+    assert!(line.contains("warn,server_kit=info") && line.contains(r#""level":"INFO""#), "{line}");
     place.write("m1.key", "nonsense");
     place.write("settings.toml", "no_such = 1");
     server.signal(Signal::HUP);

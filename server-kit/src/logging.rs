@@ -114,7 +114,8 @@ pub fn init(settings: &LogSettings) -> Result<LogLevel, LogError> {
 }
 
 /// Formats an event as one flat JSON object: timestamp, level, server, target, message, then the
-/// fields of the spans from the outermost in, then its own. A later field of a name wins.
+/// fields of the spans from the outermost in, then its own. A later field of a name wins, but none hides
+/// when, how grave and where: it gets an underscore.
 struct JsonLine {
     server: String,
 }
@@ -132,10 +133,6 @@ where
         let mut line = Map::new();
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
-        line.insert("timestamp".into(), time.into());
-        line.insert("level".into(), event.metadata().level().as_str().into());
-        line.insert("server".into(), self.server.clone().into());
-        line.insert("target".into(), event.metadata().target().into());
         for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
             let extensions = span.extensions();
             let fields = extensions.get::<FormattedFields<JsonFields>>();
@@ -145,6 +142,16 @@ where
             }
         }
         event.record(&mut IntoMap(&mut line));
+        for (name, value) in [
+            ("timestamp", time.as_str()),
+            ("level", event.metadata().level().as_str()),
+            ("server", &self.server),
+            ("target", event.metadata().target()),
+        ] {
+            if let Some(field) = line.insert(name.to_owned(), value.into()) {
+                line.insert(format!("{name}_"), field);
+            }
+        }
         writeln!(writer, "{}", Value::Object(line))
     }
 }
@@ -207,7 +214,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             let outer = tracing::info_span!("request", request_id = "r-1", path = "/x\n\"y").entered();
             let inner = tracing::info_span!("store", chunk = 7, otel.name = "x").entered();
-            tracing::info!(bytes = 12, full = false, "stored");
+            tracing::info!(bytes = 12, full = false, level = "debug", target = %"n3", "stored");
             drop((inner, outer));
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
@@ -215,6 +222,8 @@ mod tests {
         let line: Value = serde_json::from_str(&text).unwrap();
         for (name, want) in [
             ("level", Value::from("INFO")),
+            ("level_", "debug".into()),
+            ("target_", "n3".into()),
             ("server", "chunk-server/n1".into()),
             ("message", "stored".into()),
             ("request_id", "r-1".into()),

@@ -187,7 +187,7 @@ fn reread<S: ServerSettings>(level: &LogLevel, started_with: &Report) -> Result<
     let loaded = config::load::<S, S>()?;
     let logs = loaded.settings.logs();
     level.set(&logs.level).map_err(|error| DfsError::new(ErrorCode::InvalidArgument, error.to_string()))?;
-    tracing::info!(level = logs.level, "log level in force");
+    tracing::info!(filter = logs.level, "log level in force");
     for name in started_with.changed(&loaded.report) {
         if name != LOG_LEVEL {
             tracing::warn!(name, "this setting changed; it takes effect at the next start");

@@ -103,6 +103,11 @@ pub struct Usage {
     pub upkeep: u64,
     /// Bytes that such a start may need: those of one segment.
     pub upkeep_wanted: u64,
+    /// Segment files.
+    pub segments: u64,
+    /// Bytes of records in them, and of those the bytes still needed. The difference is what compaction frees.
+    pub written: u64,
+    pub live: u64,
 }
 
 /// What one call of [`ChunkStore::compact`] did.

@@ -86,6 +86,56 @@ mod tests {
         inner.for_each(|inner| names(inner, &[path, &[inner.get_name()]].concat(), all));
     }
 
+    /// Command lines in a document: in backticks and in blocks, each up to a pipe or whatever a shell does next.
+    fn command_lines(document: &str) -> Vec<String> {
+        let document = document.replace("\\\n", " ");
+        let in_blocks = document.lines().map(|line| line.trim_start_matches("$ "));
+        let in_backticks = document.split('`').skip(1).step_by(2);
+        let lines = in_blocks.chain(in_backticks).filter(|line| line.starts_with("dfsctl "));
+        let first = |line: &str| {
+            let words = line.split_whitespace();
+            let words = words.take_while(|word| !["|", "&&", ">", "<", "#", "(", "2>"].contains(word));
+            words
+                .map(|word| if word == "N" { "1" } else { word.trim_matches(['\'', '"', ';']) })
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        lines.map(first).collect()
+    }
+
+    #[test]
+    fn commands_in_documents_are_commands() {
+        use clap::error::ErrorKind;
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut documents: Vec<_> =
+            std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        documents.push(root.join("README.md"));
+        documents.retain(|path| path.extension().is_some_and(|end| end == "md"));
+        let (mut count, mut wrong) = (0, Vec::new());
+        for path in documents {
+            for line in command_lines(&std::fs::read_to_string(&path).unwrap()) {
+                count += 1;
+                let Err(error) = super::super::command().try_get_matches_from(line.split(' ')) else {
+                    continue;
+                };
+                // A sentence may name a command without all it needs.
+                let said_in_part = matches!(
+                    error.kind(),
+                    ErrorKind::MissingRequiredArgument
+                        | ErrorKind::MissingSubcommand
+                        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                        | ErrorKind::DisplayHelp
+                        | ErrorKind::DisplayVersion
+                );
+                if !said_in_part {
+                    wrong.push(format!("{}: {line}: {error}", path.display()));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(count > 60, "only {count} commands were found");
+    }
+
     /// docs/dfsctl.md says what each command prints as JSON; the scenario `command-line` holds it to that.
     #[test]
     fn what_every_command_prints_is_documented() {

@@ -111,7 +111,7 @@ impl Report {
         if self.files.is_empty() && !self.failed.is_empty() {
             return String::new();
         }
-        let mut line = format!("{} {verb}", files(self.files.len()));
+        let mut line = format!("{} {verb}", files(self.files.len() as u64));
         if self.longest_call_ms.is_some() {
             line += &format!(", {} in {:.1} s", format::size(self.bytes), self.seconds);
         }
@@ -137,8 +137,10 @@ impl Report {
         // Part done is 1; if nothing was, and all for one reason, that reason.
         let alike = self.files.is_empty() && self.failed.iter().all(|failure| failure.exit == first.exit);
         let exit = if alike { first.exit } else { Exit::Failed };
-        let mut error =
-            CliError::failed(format!("{count} of {} not {verb}{more}", files(count + self.files.len())));
+        let mut error = CliError::failed(format!(
+            "{count} of {} not {verb}{more}",
+            files((count + self.files.len()) as u64)
+        ));
         error.exit = exit;
         error.code = if alike { first.code } else { "partial" };
         error.hint = first.hint.clone().filter(|_| alike);
@@ -146,7 +148,7 @@ impl Report {
     }
 }
 
-fn files(count: usize) -> String {
+pub(crate) fn files(count: u64) -> String {
     format!("{count} {}", if count == 1 { "file" } else { "files" })
 }
 

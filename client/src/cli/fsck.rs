@@ -5,6 +5,7 @@ use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 
 use super::address::Address;
+use super::files::files;
 use super::progress::Bar;
 use super::{CliError, Context, Exit, format, table};
 use crate::{Client, DfsError, ErrorCode, FileRef, Listing, Progress, v1};
@@ -147,8 +148,8 @@ fn file_json(file: &Lacking) -> Value {
 
 fn text(census: &Census, lost: usize, status: Option<&v1::ClusterStatusResponse>) -> String {
     let mut lines = vec![format!(
-        "checked  {} files, {}, {} chunks; {} lack copies, {lost} lost",
-        census.files,
+        "checked  {}, {}, {} chunks; {} lack copies, {lost} lost",
+        files(census.files),
         format::size(census.bytes),
         census.chunks,
         census.lacking.len(),

@@ -7,7 +7,7 @@ use super::stat::state;
 use super::{CliError, Context, format, table};
 use crate::v1;
 
-/// Look at chunk servers
+/// Look at chunk servers, drain and remove them
 #[derive(clap::Args, Debug)]
 pub(crate) struct NodeArgs {
     #[command(subcommand)]

@@ -133,7 +133,7 @@ impl Work for Repair {
                     }
                     Err(error) => {
                         let (chunk, target) = (order.chunk.chunk, &order.target);
-                        tracing::info!(%chunk, %target, code = %error.code, %error, "copy failed");
+                        tracing::info!(%chunk, node = %target, code = %error.code, %error, "copy failed");
                         crate::telemetry::copy_failed();
                         self.failures.note(&order, &error, self.operations.now());
                         self.resting.tried(order.chunk, self.operations.now());

@@ -184,7 +184,7 @@ async fn merge(
             grant: operations.get_grant(at, &grant_for, vec![key.chunk])?.into(),
         });
     }
-    tracing::warn!(chunk = %key.chunk, target = %target.node, from = ?named, "all copies are bad: merging them");
+    tracing::warn!(chunk = %key.chunk, node = %target.node, from = ?named, "all copies are bad: merging them");
     let request = v1::CopyChunkRequest {
         task_id: task.to_vec().into(),
         realm_id: key.realm.to_vec().into(),

@@ -94,7 +94,7 @@ impl Spread {
                     added.push(order.chunk);
                 }
                 Err(error) => {
-                    tracing::info!(chunk = %order.chunk.chunk, target = %order.target, code = %error.code, %error, "copy failed");
+                    tracing::info!(chunk = %order.chunk.chunk, node = %order.target, code = %error.code, %error, "copy failed");
                     self.failures.note(&order, &error, now);
                 }
             }

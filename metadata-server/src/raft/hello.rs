@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use dfs_proto::status::from_status;
 use dfs_proto::v1;
 use dfs_types::{ClusterId, DfsError, ErrorCode};
 use tonic::Request;
@@ -56,7 +57,7 @@ impl Greeter {
                 }
                 Ok(answer)
             }
-            Ok(Err(status)) => Err(failed(status.to_string())),
+            Ok(Err(status)) => Err(failed(from_status(&status).message)),
             Err(_) => Err(failed("too slow".into())),
         }
     }

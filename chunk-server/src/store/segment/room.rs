@@ -235,6 +235,18 @@ impl Core {
         };
         let upkeep = self.free(&state, Purpose::Upkeep)?.min(self.reserve(space.total));
         let upkeep_wanted = self.settings.segment_bytes;
-        Ok(Usage { used, free, capacity, chunks: state.chunks, stopped, upkeep, upkeep_wanted })
+        let (segments, written, live) = state.fill();
+        Ok(Usage {
+            used,
+            free,
+            capacity,
+            chunks: state.chunks,
+            stopped,
+            upkeep,
+            upkeep_wanted,
+            segments,
+            written,
+            live,
+        })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, MutexGuard};
 
-use chunk_format::record::{RECORD_HEADER_BYTES, SegmentTag};
+use chunk_format::record::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentTag};
 
 use super::Core;
 use crate::store::disk::{Disk, DiskFile};
@@ -189,6 +189,14 @@ impl State {
     /// Bytes of disk taken.
     pub fn used(&self) -> u64 {
         self.segments.values().map(|segment| segment.allocated).sum()
+    }
+
+    /// How many segments there are, the bytes of records in them, and of those the bytes still needed.
+    pub fn fill(&self) -> (u64, u64, u64) {
+        let header = SEGMENT_HEADER_BYTES as u64;
+        self.segments.values().fold((0, 0, 0), |(count, written, live), segment| {
+            (count + 1, written + segment.tail.saturating_sub(header), live + segment.live)
+        })
     }
 
     pub fn check_taking_changes(&self) -> Result<(), StoreError> {

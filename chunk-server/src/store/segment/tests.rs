@@ -155,6 +155,8 @@ fn compaction_gives_space_back_and_forgets_nothing() {
     assert!(compact_all(&store) > 0);
     let after = store.usage().unwrap();
     assert!(after.used < before.used * 8 / 10, "{before:?} {after:?}");
+    assert!(before.live < before.written * 3 / 4 && after.live <= after.written, "{before:?} {after:?}");
+    assert!(after.live > after.written * 3 / 4 && after.segments < before.segments, "{before:?} {after:?}");
     let check = |store: &SegmentStore| {
         for (place, sample) in samples.iter().enumerate() {
             let meta = store.get(&sample.key).unwrap();

@@ -251,6 +251,10 @@ async fn members_are_added_removed_and_moved_while_it_runs() {
     assert_eq!(group.at(&leader).members().await.iter().filter(|member| member.voter).count(), 3);
     let error = group.at(&leader).remove_member("m9", soon()).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::NotFound);
+    let error = group.at(&leader).add_member("m9", "127.0.0.1:1", 1, soon()).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Unavailable);
+    // In words, and not as Rust prints what is inside of it.
+    assert!(error.message.contains("m9 at 127.0.0.1:1") && !error.message.contains("Error"), "{error}");
 
     // m3 moves to another port.
     group.kill("m3").await;
