@@ -298,6 +298,8 @@ async fn bad_input_gets_a_problem_document_and_never_a_500() {
             "chunk_not_found",
         ),
     ];
+    let open = async || server.rest("GET", "/cluster", key, "").await.json["uploads_open"].clone();
+    let open_before = open().await;
     for (method, path, body, status, code) in cases {
         let shown: String = path.chars().take(80).collect();
         let answer = server.rest(method, &path, key, body).await;
@@ -318,5 +320,7 @@ async fn bad_input_gets_a_problem_document_and_never_a_500() {
             assert_eq!(code, "not_enough_nodes", "{method} {shown}");
         }
     }
+    // An upload whose plan failed was begun all the same, and nobody was told its id.
+    assert_eq!(open().await, open_before, "an upload is left");
     server.stop().await;
 }

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use axum::Json;
 use dfs_proto::v1;
 use dfs_types::limits::{MAX_PAGE_CHUNKS, MAX_PLAN_CHUNKS, MAX_VERSION_BYTES, chunk_bytes_at};
-use dfs_types::{ChunkId, DfsPath, ErrorCode, UploadId};
+use dfs_types::{ChunkId, DfsError, DfsPath, ErrorCode, UploadId};
 use http::{HeaderMap, StatusCode};
 use server_kit::Problem;
 
-use super::asked::{Body, InPath, Plain};
+use super::asked::{Asked, Body, InPath, Plain};
 use super::conditional::Conditions;
 use super::files::{by_path, current_version};
 use super::input::{base64_decode, base64_encode, invalid};
@@ -63,6 +63,7 @@ pub async fn init_upload(
             format!("a file may have at most {MAX_VERSION_BYTES} bytes"),
         ));
     }
+    let begins = wanted.upload_id.is_none();
     let (upload_id, file_id, realm_id, policy, position) = match (wanted.path, wanted.upload_id) {
         (Some(path), None) => {
             if wanted.first_chunk.unwrap_or(0) != 0 {
@@ -95,45 +96,19 @@ pub async fn init_upload(
         _ => return Err(invalid("give path to begin an upload, or upload_id to go on with one")),
     };
     let (list, more) = chunk_list(size, wanted.first_chunk.unwrap_or(0));
-    let mut chunks = Vec::with_capacity(list.len());
-    if !list.is_empty() {
-        let plan = v1::PlanChunksRequest {
-            upload_id: upload_id.clone(),
-            hashes: Vec::new(),
-            // Stands for the chunk that does not exist yet: an id nobody has, so that nothing is a hit.
-            sealed: list
-                .iter()
-                .map(|(index, _, length)| v1::SealedChunk {
-                    index: *index,
-                    chunk_id: placeholder(&upload_id, *index),
-                    sealed_length: chunk_format::seal::sealed_length(*length),
-                    must_send: true,
-                })
-                .collect(),
-            exclude_nodes: Vec::new(),
-        };
-        let plan = asked.call(plan).await?;
-        for ((index, offset, length), planned) in list.iter().zip(plan.plans) {
-            let mut names = Vec::new();
-            let (mut addresses, mut grants) = (BTreeMap::new(), BTreeMap::new());
-            for node in planned.nodes {
-                let Some(at) = node.node else { continue };
-                addresses.insert(at.node_id.clone(), at.address);
-                grants.insert(at.node_id.clone(), base64_encode(&node.grant));
-                names.push(at.node_id);
+    let chunks = match plan(&asked, &upload_id, &list).await {
+        Ok(chunks) => chunks,
+        Err(error) => {
+            // Nobody was told of this upload, so nobody could end it; that it ends by itself takes a day.
+            if begins {
+                let request = v1::AbortUploadRequest { mutation: asked.new_mutation(), upload_id };
+                if let Err(left) = asked.call(request).await {
+                    tracing::info!(error = %left, "an upload without a plan is left to expire");
+                }
             }
-            let mut names = names.into_iter();
-            chunks.push(PlannedChunk {
-                index: *index,
-                offset: *offset,
-                size: *length,
-                primary: names.next().unwrap_or_default(),
-                replicas: names.collect(),
-                addresses,
-                grants,
-            });
+            return Err(error.into());
         }
-    }
+    };
     let policy = policy.unwrap_or_default();
     let next_chunk = more.then(|| chunks.last().map_or(0, |chunk| chunk.index + 1));
     let answer = Upload {
@@ -147,6 +122,46 @@ pub async fn init_upload(
         next_chunk,
     };
     Ok((StatusCode::CREATED, Json(answer)))
+}
+
+/// Nodes and grants for chunks of these indexes, offsets and lengths.
+async fn plan(
+    asked: &Asked,
+    upload_id: &bytes::Bytes,
+    list: &[(u32, u64, u64)],
+) -> Result<Vec<PlannedChunk>, DfsError> {
+    if list.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Stands for the chunk that does not exist yet: an id nobody has, so that nothing is a hit.
+    let sealed = |(index, _, length): &(u32, u64, u64)| v1::SealedChunk {
+        index: *index,
+        chunk_id: placeholder(upload_id, *index),
+        sealed_length: chunk_format::seal::sealed_length(*length),
+        must_send: true,
+    };
+    let request = v1::PlanChunksRequest {
+        upload_id: upload_id.clone(),
+        hashes: Vec::new(),
+        sealed: list.iter().map(sealed).collect(),
+        exclude_nodes: Vec::new(),
+    };
+    let planned = asked.call(request).await?;
+    Ok(list.iter().zip(planned.plans).map(|(place, planned)| planned_chunk(*place, planned)).collect())
+}
+
+fn planned_chunk((index, offset, size): (u32, u64, u64), planned: v1::ChunkPlan) -> PlannedChunk {
+    let mut names = Vec::new();
+    let (mut addresses, mut grants) = (BTreeMap::new(), BTreeMap::new());
+    for node in planned.nodes {
+        let Some(at) = node.node else { continue };
+        addresses.insert(at.node_id.clone(), at.address);
+        grants.insert(at.node_id.clone(), base64_encode(&node.grant));
+        names.push(at.node_id);
+    }
+    let mut names = names.into_iter();
+    let primary = names.next().unwrap_or_default();
+    PlannedChunk { index, offset, size, primary, replicas: names.collect(), addresses, grants }
 }
 
 fn placeholder(upload: &[u8], index: u32) -> bytes::Bytes {
