@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::faults::needs::{ALLOW_SKIP, Missing};
 
+mod alerts;
 mod clocks;
 mod combined;
 mod command_line;
@@ -76,6 +77,7 @@ pub struct Scenario {
 
 /// Every scenario: what `chaos run` and `chaos test` know.
 pub const SCENARIOS: &[Scenario] = &[
+    alerts::ALERTS_WALK,
     combined::COMBINED,
     command_line::COMMAND_LINE,
     containers::COMPOSE_WALK,
