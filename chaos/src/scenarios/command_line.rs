@@ -90,6 +90,9 @@ const REFUSED: &[(&str, i32)] = &[
     ("context add bad/name FILE", 2),
     ("completions tcsh", 2),
     ("nonsense", 2),
+    ("get dfs://photos/a", 2),
+    ("bucket", 2),
+    ("ls --no-such", 2),
 ];
 
 fn command_line(context: &Context) -> Result<()> {
@@ -111,6 +114,13 @@ fn command_line(context: &Context) -> Result<()> {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.code() == Some(*code), "{line}: {}, not {code}: {said}", output.status);
         ensure!(output.stdout.is_empty() && !said.is_empty(), "{line}: an error goes to stderr alone");
+        let error: Value = serde_json::from_str(said.lines().last().unwrap_or_default())
+            .with_context(|| format!("{line}: no JSON: {said}"))?;
+        let error = &error["error"];
+        ensure!(
+            error["exit"] == *code && error["code"].is_string() && error["message"].is_string(),
+            "{said}"
+        );
     }
     contexts(&cluster, &dfsctl)?;
     let pages = folder.join("man");

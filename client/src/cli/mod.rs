@@ -37,6 +37,7 @@ mod user;
 pub mod dev;
 mod drain;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -133,8 +134,12 @@ pub fn main() -> ExitCode {
     let (cli, matches) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
-            // Help and version are answers, not errors; nothing more can be done if printing fails.
-            let _ = error.print();
+            if error.use_stderr() && wants_json(std::env::args_os()) {
+                Output::new(Format::Json, false).error(&usage(&error));
+            } else {
+                // Help and version are answers, not errors; nothing more can be done if printing fails.
+                let _ = error.print();
+            }
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
             return exit.code().into();
         }
@@ -172,6 +177,23 @@ pub fn main() -> ExitCode {
             error.exit.code().into()
         }
     }
+}
+
+/// Whether a command line that could not be read asked for JSON all the same.
+fn wants_json(args: impl Iterator<Item = OsString>) -> bool {
+    let args: Vec<_> = args.take_while(|arg| arg != "--").collect();
+    args.windows(2).any(|two| two[0] == "--output" && two[1] == "json")
+        || args.iter().any(|arg| arg == "--output=json")
+}
+
+/// What is wrong with a command line, in a sentence.
+fn usage(error: &clap::Error) -> CliError {
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return CliError::usage("a command is missing").with_hint("--help lists those there are");
+    }
+    let text = error.render().to_string();
+    let sentence = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+    CliError::usage(sentence.split_whitespace().collect::<Vec<_>>().join(" ")).with_hint("see --help")
 }
 
 async fn run(command: Command, context: Context) -> Result<(), CliError> {
@@ -237,6 +259,23 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_command_line_is_a_sentence() {
+        let sentence = |line: &str| {
+            let error = command().try_get_matches_from(line.split(' ')).unwrap_err();
+            usage(&error).message
+        };
+        assert_eq!(sentence("dfsctl lss"), "unrecognized subcommand 'lss'");
+        assert_eq!(
+            sentence("dfsctl get"),
+            "the following required arguments were not provided: <SRC> <DST>..."
+        );
+        assert_eq!(sentence("dfsctl bucket"), "a command is missing");
+        let wants = |line: &str| wants_json(line.split(' ').map(OsString::from));
+        assert!(wants("dfsctl lss --output json") && wants("dfsctl --output=json lss"));
+        assert!(!wants("dfsctl lss --output text") && !wants("dfsctl put -- --output json"));
     }
 
     #[test]
