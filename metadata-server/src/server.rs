@@ -305,6 +305,9 @@ async fn watch_readiness(operations: Operations, health: Health, shutdown: Shutd
         }
         match (checked, operations.parts.consensus.leader_is_well()) {
             (true, true) => health.ready(CLUSTER),
+            (true, false) if !operations.parts.consensus.is_member() => {
+                health.not_ready(CLUSTER, "taken out of the cluster");
+            }
             (true, false) => health.not_ready(CLUSTER, "no leader"),
             (false, _) => health.not_ready(CLUSTER, "waiting for a cluster"),
         }

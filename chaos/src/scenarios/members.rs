@@ -10,7 +10,7 @@ use super::ledger::Ledger;
 use super::{Context, Scenario, files_below};
 use crate::cluster::{Cluster, ClusterOptions, Health, Starting, timed};
 use crate::content;
-use crate::wait::until;
+use crate::wait::{throughout, until};
 
 pub const WIPED_MEMBER: Scenario = Scenario {
     name: "wiped-member",
@@ -22,6 +22,12 @@ pub const CUT_LOG: Scenario = Scenario {
     name: "cut-log",
     about: "a metadata member's log, then its whole disk, go back in time: it does not vote from what it lost",
     run: cut_log,
+};
+
+pub const MEMBERS_CHANGE: Scenario = Scenario {
+    name: "members-change",
+    about: "the leader, then a follower, is taken out and added again; two are taken out for good; files stay",
+    run: members_change,
 };
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -229,4 +235,78 @@ pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         std::fs::copy(&file, &target).with_context(|| format!("copying {}", file.display()))?;
     }
     Ok(())
+}
+
+/// Puts a file of that name, and reads all that were put before.
+fn put_and_read(cluster: &Cluster, seed: u64, labels: &mut Vec<String>, label: &str) -> Result<()> {
+    const LENGTH: u64 = 5 << 20;
+    let source = cluster.scratch().join("source");
+    content::write_file(&source, seed, label, LENGTH)?;
+    cluster.dfsctl([Path::new("put"), &source, Path::new(&format!("dfs://members/{label}"))])?;
+    labels.push(label.to_owned());
+    for label in labels {
+        let back = cluster.dfsctl(["cat", &format!("dfs://members/{label}")])?;
+        content::check_reader(&back[..], seed, label, LENGTH)?;
+    }
+    Ok(())
+}
+
+fn take_out(cluster: &Cluster, name: &str) -> Result<()> {
+    let before = members(cluster)?.len();
+    cluster.dfsctl(["cluster", "members", "remove", name]).with_context(|| cluster.log_tails(12))?;
+    until(&format!("the others without {name}"), PATIENCE, || {
+        let all = members(cluster)?;
+        let well = all.iter().all(|member| member.name != name && member.reachable);
+        ensure!(all.len() == before - 1 && well && cluster.leader()? != name, "{all:?}");
+        Ok(())
+    })?;
+    until(&format!("{name} to say that it is out"), PATIENCE, || match cluster.health(name)? {
+        Health::NotReady(why) => {
+            println!("  {name}: {why}");
+            Ok(())
+        }
+        other => bail!("{other:?}"),
+    })
+}
+
+fn members_change(context: &Context) -> Result<()> {
+    let cluster = Cluster::start(&ClusterOptions::default())?;
+    cluster.dfsctl(["bucket", "create", "members"])?;
+    let (seed, mut labels) = (context.seed, Vec::new());
+    put_and_read(&cluster, seed, &mut labels, "before")?;
+    let leader = cluster.leader()?;
+    for name in [leader.clone(), other_member(&cluster, &leader, seed)?] {
+        take_out(&cluster, &name)?;
+        put_and_read(&cluster, seed, &mut labels, &format!("without {name}"))?;
+        // It runs on, and must not unseat who leads.
+        let term = |status: serde_json::Value| (status["term"].clone(), status["leader"].clone());
+        let before = term(cluster.json(["cluster", "status"])?);
+        throughout("the lead stays", Duration::from_secs(5), || {
+            let now = term(cluster.json(["cluster", "status"])?);
+            ensure!(now == before, "{before:?} became {now:?}");
+            Ok(())
+        })?;
+        let address = cluster.process(&name)?.addresses["api"].clone();
+        cluster
+            .dfsctl(["cluster", "members", "add", &name, &address])
+            .with_context(|| cluster.log_tails(12))?;
+        until(&format!("{name} to be ready again"), PATIENCE, || {
+            let all = members(&cluster)?;
+            ensure!(all.len() == 3 && all.iter().all(|member| member.votes && member.reachable), "{all:?}");
+            ensure!(cluster.health(&name)? == Health::Ready, "{:?}", cluster.health(&name)?);
+            Ok(())
+        })?;
+        put_and_read(&cluster, seed, &mut labels, &format!("with {name}"))?;
+    }
+    let stays = victim(&cluster, seed)?;
+    for name in cluster.names("metadata-server")? {
+        if name != stays {
+            take_out(&cluster, &name)?;
+            cluster.stop_process(&name)?;
+        }
+    }
+    put_and_read(&cluster, seed, &mut labels, "alone")?;
+    let refused = cluster.command(["cluster", "members", "remove", &stays]).output()?;
+    ensure!(refused.status.code() == Some(4), "the last member: {refused:?}");
+    put_and_read(&cluster, seed, &mut labels, "still alone")
 }

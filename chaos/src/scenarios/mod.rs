@@ -92,6 +92,7 @@ pub const SCENARIOS: &[Scenario] = &[
     kills::EVERYTHING_MID_PUT,
     kills::READS_WITH_ONE_DEAD,
     kills::SPARE_TAKES_OVER,
+    members::MEMBERS_CHANGE,
     members::WIPED_MEMBER,
     members::CUT_LOG,
     damaged::ALL_COPIES_DAMAGED,

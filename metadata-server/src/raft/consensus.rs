@@ -318,6 +318,12 @@ impl Consensus {
         self.inner.leadership.clone()
     }
 
+    /// Whether this member is one by the latest membership it knows. Who is taken out may never hear of it.
+    pub fn is_member(&self) -> bool {
+        let metrics = self.metrics();
+        metrics.membership_config.membership().get_node(&metrics.id).is_some()
+    }
+
     /// The voter whose disk is down to its reserve, by its word of the last half minute, with that word.
     /// Asked where this server leads.
     pub fn short_of_room(&self) -> Option<(String, v1::DiskRoom)> {
