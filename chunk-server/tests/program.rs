@@ -227,3 +227,16 @@ async fn a_crowd_at_the_door_is_shed_and_leaves_files_for_the_rest() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn every_metric_is_documented() {
+    let output = Command::new(env!("CARGO_BIN_EXE_chunk-server")).arg("--print-metrics").output().unwrap();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for line in std::str::from_utf8(&output.stdout).unwrap().lines() {
+        assert!(
+            page.lines().any(|there| there == line),
+            "docs/metrics.md lacks this, see `make docs`: {line}"
+        );
+    }
+}

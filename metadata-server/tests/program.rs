@@ -162,3 +162,16 @@ fn a_hangup_rereads_level_and_certificates_and_a_terminate_ends_in_order() {
     server.signal(Signal::TERM);
     assert!(server.0.wait().unwrap().success());
 }
+
+#[test]
+fn every_metric_is_documented() {
+    let output = Command::new(env!("CARGO_BIN_EXE_metadata-server")).arg("--print-metrics").output().unwrap();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for line in std::str::from_utf8(&output.stdout).unwrap().lines() {
+        assert!(
+            page.lines().any(|there| there == line),
+            "docs/metrics.md lacks this, see `make docs`: {line}"
+        );
+    }
+}
